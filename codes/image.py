@@ -1,0 +1,105 @@
+"""Images: the colour order, grey, reading, writing, and pictures that stand side by side.
+
+The one place where the colour order is decided: **B, G, R everywhere**, as OpenCV reads it and as the
+official weights expect it. Images are float32 ``(3, H, W)`` or ``(B, 3, H, W)`` in [0, 1].
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from codes.files import replacing
+
+GREY_WEIGHTS = (0.11, 0.59, 0.3)
+"""Weights of B, G and R in the official grey (not Rec. 601's 0.114, 0.587, 0.299)."""
+
+
+def grey(bgr, axis: int = -3):
+    """Grey image of a B,G,R image (tensor or array); ``axis`` is the colour axis and keeps length 1."""
+    parts = bgr.split(1, axis) if isinstance(bgr, torch.Tensor) else np.split(bgr, 3, axis)
+    return sum(part * weight for part, weight in zip(parts, GREY_WEIGHTS, strict=True))
+
+
+def read_image(path) -> np.ndarray:
+    """Read any image file as uint8 ``(H, W, 3)``, B,G,R.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is no image that OpenCV can decode.
+    """
+    encoded = np.fromfile(path, np.uint8)  # unlike cv2.imread this says why a file cannot be read
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    if image is None:
+        raise ValueError(f"{path} is no image that can be decoded ({encoded.size} bytes); replace or remove it")
+    return image
+
+
+def to_float(image: np.ndarray) -> np.ndarray:
+    """uint8 ``(H, W, C)`` to float32 ``(C, H, W)`` in [0, 1]."""
+    return np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
+
+
+def to_uint8(image) -> np.ndarray:
+    """Float ``(C, H, W)`` in [0, 1] (tensor or array; 1 or 3 channels) to uint8 ``(H, W, 3)``, clipped and rounded."""
+    if isinstance(image, torch.Tensor):
+        image = image.detach().float().cpu().numpy()
+    image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+
+
+def write_image(path, image: np.ndarray) -> None:
+    """Write uint8 ``(H, W, 3)`` B,G,R; the suffix chooses the format. The file appears whole or not at all."""
+    with replacing(path) as temporary:
+        done, encoded = cv2.imencode(Path(path).suffix, image)
+        if not done:
+            raise ValueError(f"{path}: OpenCV writes no such format")
+        encoded.tofile(temporary)
+
+
+def label(image: np.ndarray, text: str) -> np.ndarray:
+    """A copy of uint8 ``(H, W, 3)`` with a caption on a dark strip in its upper left corner."""
+    image = image.copy()
+    scale = min(max(image.shape[0] / 700, 0.35), 1.2)
+    thickness = 2 if scale > 0.8 else 1
+    (width, height), baseline = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    cv2.rectangle(image, (0, 0), (width + 8, height + baseline + 6), (0, 0, 0), -1)
+    cv2.putText(image, text, (4, height + 4), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), thickness, cv2.LINE_AA)
+    return image
+
+
+def grid(images: list[list[np.ndarray]]) -> np.ndarray:
+    """Rows of uint8 ``(H, W, 3)`` images joined to one picture; all are brought to the largest size (nearest)."""
+    height = max(image.shape[0] for row in images for image in row)
+    width = max(image.shape[1] for row in images for image in row)
+    columns = max(len(row) for row in images)
+    blank = np.zeros((height, width, 3), np.uint8)
+    rows = []
+    for row in images:
+        sized = [
+            image
+            if image.shape[:2] == (height, width)
+            else cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST)
+            for image in row
+        ]
+        rows.append(np.hstack(sized + [blank] * (columns - len(sized))))
+    return np.vstack(rows)
+
+
+def write_animation(path, frames: list[np.ndarray], fps: float = 12) -> None:
+    """Write uint8 ``(H, W, 3)`` B,G,R frames as an endless GIF (Pillow) or as an MP4 (OpenCV), by the suffix."""
+    with replacing(path) as temporary:
+        if Path(path).suffix.lower() == ".gif":
+            from PIL import Image  # comes with scikit-image
+
+            pictures = [Image.fromarray(frame[..., ::-1]) for frame in frames]
+            pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)
+        else:
+            height, width = frames[0].shape[:2]
+            writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), fps, (width, height))
+            if not writer.isOpened():
+                raise ValueError(f"{path}: OpenCV opens no writer for this format")
+            for frame in frames:
+                writer.write(frame)
+            writer.release()

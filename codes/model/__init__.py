@@ -1,0 +1,1 @@
+"""The networks, one a file. They import torch and one another, nothing else."""

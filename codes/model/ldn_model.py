@@ -1,0 +1,108 @@
+"""LDN, officially ``Deblur_Net``: the lightweight student that deblurs one instant.
+
+Inputs: the blurry image ``(B, 3, H, W)``, B,G,R in [0, 1], and the spikes around the instant ``(B, 21, H/4, W/4)``,
+float zeros and ones. Output: the sharp image at that instant ``(B, 3, H, W)``, unclipped. 234,158 parameters.
+
+Source: S-SDM (arXiv 2403.09486), section 3.4; the attention is CBAM (Woo et al., ECCV 2018).
+"""
+
+import torch
+from torch import nn
+
+
+def encoder(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2), nn.ReLU())
+
+
+def decoder(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.ConvTranspose2d(in_channels, out_channels, 5, stride=2, padding=2, output_padding=1), nn.ReLU()
+    )
+
+
+class ChannelAttention(nn.Module):
+    """Weights the channels by what a small network makes of their global mean and maximum."""
+
+    def __init__(self, channels: int, reduction: int = 16):
+        super().__init__()
+        self.fc = nn.Sequential(
+            nn.Conv2d(channels, channels // reduction, 1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(channels // reduction, channels, 1, bias=False),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean, peak = x.mean(dim=(-2, -1), keepdim=True), x.amax(dim=(-2, -1), keepdim=True)
+        return x * torch.sigmoid(self.fc(mean) + self.fc(peak))
+
+
+class SpatialAttention(nn.Module):
+    """Weights the pixels by a 7x7 convolution of their mean and maximum over channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
+        return x * torch.sigmoid(self.conv1(maps))
+
+
+class ResnetBlock(nn.Module):
+    """conv, ReLU, conv, plus the input."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Identity(),  # keeps the second convolution at the official place 3
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.conv_block(x)
+
+
+class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
+    """Lightweight Deblurring Network; state-dict keys are the official ones.
+
+    Args:
+        spike_dim: spike frames around the instant (``--spike_deblur_len``).
+    """
+
+    def __init__(self, spike_dim: int = 21):
+        super().__init__()
+        self.blur_enc = encoder(3, 16, 5, 2)
+        self.blur_enc2 = encoder(16, 32, 5, 2)
+        self.spike_enc = encoder(spike_dim, 16, 3, 1)
+        self.spike_enc2 = encoder(16, 32, 3, 1)
+        self.resBlock1 = ResnetBlock(64)
+        self.resBlock2 = ResnetBlock(64)
+        self.ca = ChannelAttention(64)
+        self.sa = SpatialAttention()
+        self.decoder1 = decoder(64, 32)
+        self.decoder2 = decoder(32, 16)
+        self.pred = nn.Conv2d(19, 3, 1)
+
+    def forward(self, blur: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
+        """Deblur one instant.
+
+        Args:
+            blur: ``(B, 3, H, W)``, B,G,R in [0, 1]; H and W multiples of 4.
+            spike: ``(B, spike_dim, H/4, W/4)``, zeros and ones, any dtype.
+
+        Returns:
+            ``(B, 3, H, W)``, not clipped.
+        """
+        height, width = blur.shape[-2:]
+        if spike.shape[-2:] != (height // 4, width // 4) or height % 4 or width % 4:
+            raise ValueError(
+                f"an image of {height}x{width} pixels with spikes of {spike.shape[-2]}x{spike.shape[-1]}; "
+                "the image must be 4 times as high and as wide as the spikes"
+            )
+        image = self.blur_enc2(self.blur_enc(blur))
+        events = self.spike_enc2(self.spike_enc(spike.to(blur.dtype)))
+        x = self.sa(self.ca(torch.cat([image, events], dim=1)))
+        x = self.decoder2(self.decoder1(self.resBlock2(self.resBlock1(x))))
+        return self.pred(torch.cat([blur, x], dim=1))

@@ -1,0 +1,211 @@
+"""Spike streams: the .dat file, the exposure window, and the textures read from spikes.
+
+A spike stream is a cube of zeros and ones, ``(T, H, W)`` with time first. A stream that accompanies
+one blurry photograph has T = 137 frames: 20 before the exposure, 97 during it, 20 after it. All frame
+indices count from the start of the file, so the exposure is [20, 117) and its centre 68.
+
+Source: S-SDM (arXiv 2403.09486), section 3; the .dat layout is that of the Vidar spike camera.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from codes.files import replacing
+
+
+@dataclass(frozen=True)
+class ExposureWindow:
+    """Where the exposure lies in a spike stream, derived from how the data set is made.
+
+    Args:
+        raw_frames: frames of the high-speed video under one exposure (``--blur_num``).
+        inserted: frames that interpolation adds between two raw frames (``--num_inter``).
+        margin: spike frames kept before and after the exposure (``--spike_add``).
+    """
+
+    raw_frames: int = 13
+    inserted: int = 7
+    margin: int = 20
+
+    @property
+    def length(self) -> int:
+        """Spike frames under the exposure: 97."""
+        return (self.raw_frames - 1) * (self.inserted + 1) + 1
+
+    @property
+    def total(self) -> int:
+        """Spike frames in one file: 137."""
+        return self.length + 2 * self.margin
+
+    @property
+    def start(self) -> int:
+        """First frame of the exposure: 20."""
+        return self.margin
+
+    @property
+    def stop(self) -> int:
+        """One past the last frame of the exposure: 117."""
+        return self.margin + self.length
+
+    @property
+    def centre(self) -> int:
+        """The frame in the middle of the exposure: 68."""
+        return self.margin + self.length // 2
+
+    def instants(self, step: int = 24) -> tuple[int, ...]:
+        """Instants of a training step, ``step`` frames apart: 20, 44, 68, 92, 116 (``--blur_step 24``)."""
+        if step < 1:
+            raise ValueError(f"the step between instants is {step}; it must be at least 1")
+        return tuple(range(self.start, self.stop, step))
+
+    @property
+    def sequence_instants(self) -> tuple[int, ...]:
+        """Instants of the sequence protocol, every second raw frame: 20, 36, 52, 68, 84, 100, 116."""
+        return self.instants(2 * (self.inserted + 1))
+
+    @property
+    def sequence_offsets(self) -> tuple[int, ...]:
+        """The same instants in raw frames from the centre: -6, -4, -2, 0, 2, 4, 6."""
+        return tuple((t - self.centre) // (self.inserted + 1) for t in self.sequence_instants)
+
+
+EXPOSURE = ExposureWindow()
+"""The window of every data set in the official layout."""
+
+
+def frame_bytes(height: int, width: int) -> int:
+    """Bytes of one frame in a .dat file: height * width bits, rounded up to whole bytes."""
+    return (height * width + 7) // 8
+
+
+def read_dat(path, height: int, width: int) -> np.ndarray:
+    """Read a .dat spike file.
+
+    Frames follow one another. Within a byte the first pixel is the least significant bit, pixels run
+    row by row, and the rows of a frame are stored bottom-up. Each frame starts on a whole byte: where
+    height * width is no multiple of 8, the unused high bits of a frame's last byte are zero.
+
+    Args:
+        path: the file.
+        height, width: size of a frame in pixels.
+
+    Returns:
+        uint8 array ``(T, height, width)`` of zeros and ones, top row first.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is empty or no whole number of frames long.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"a spike frame of {height}x{width} pixels cannot be; both sides must be at least 1")
+    packed = np.fromfile(path, dtype=np.uint8)
+    size = frame_bytes(height, width)
+    if packed.size == 0 or packed.size % size:
+        raise ValueError(
+            f"{path} holds {packed.size} bytes, not a whole number of {height}x{width} spike frames "
+            f"({size} bytes each); the file is truncated or its frames have another size"
+        )
+    bits = np.unpackbits(packed.reshape(-1, size), axis=1, count=height * width, bitorder="little")
+    return np.ascontiguousarray(bits.reshape(-1, height, width)[:, ::-1])
+
+
+def write_dat(path, spikes: np.ndarray) -> None:
+    """Write a .dat spike file that :func:`read_dat` returns unchanged (layout and padding: there).
+
+    Args:
+        path: the file; it appears whole or not at all.
+        spikes: ``(T, H, W)``, bool or a number type, of zeros and ones.
+
+    Raises:
+        ValueError: not three-dimensional, empty, or a value other than 0 and 1.
+    """
+    spikes = np.asarray(spikes)
+    if spikes.ndim != 3 or spikes.size == 0:
+        raise ValueError(f"spikes of shape {spikes.shape}; expected (T, H, W), none of them 0")
+    if spikes.dtype != bool:
+        if not ((spikes == 0) | (spikes == 1)).all():
+            raise ValueError("spikes must be 0 or 1")
+        spikes = spikes.astype(bool)
+    packed = np.packbits(spikes[:, ::-1].reshape(len(spikes), -1), axis=1, bitorder="little")
+    with replacing(path) as temporary:
+        packed.tofile(temporary)
+
+
+def count_frames(path, height: int, width: int) -> int:
+    """Number of frames in a .dat file, from its length alone (0 where it is no whole number)."""
+    frames, rest = divmod(Path(path).stat().st_size, frame_bytes(height, width))
+    return 0 if rest else frames
+
+
+def window(centre: int, length: int, total: int) -> slice:
+    """The frames [centre - length // 2, centre + length // 2] of a stream of ``total`` frames.
+
+    The window is symmetric, so an even length takes one frame more: 8 is the same as 9.
+
+    Raises:
+        ValueError: the window leaves the stream.
+    """
+    half = length // 2
+    if length < 1 or centre - half < 0 or centre + half >= total:
+        reach = (
+            f"the centre must lie in [{half}, {total - 1 - half}]"
+            if 0 <= half <= total - 1 - half
+            else (f"{total} frames allow a length of 1 to {total - 1 + total % 2}")
+        )
+        raise ValueError(
+            f"spike window [{centre - half}, {centre + half + 1}) of length {length} leaves the {total}-frame stream; "
+            f"{reach}"
+        )
+    return slice(centre - half, centre + half + 1)
+
+
+def spike_window(spike, centre: int, length: int):
+    """Cut a window in time out of ``spike`` ``(..., T, H, W)`` (tensor or array); see :func:`window`."""
+    return spike[..., window(centre, length, spike.shape[-3]), :, :]
+
+
+def tfp(spike: torch.Tensor, centre: int, length: int) -> torch.Tensor:
+    """Texture from playback: the mean of the spikes in a window around an instant.
+
+    Args:
+        spike: ``(..., T, H, W)``, any dtype, zeros and ones.
+        centre: frame index of the instant.
+        length: window length in frames (97 for the whole exposure, 9 for an instant).
+
+    Returns:
+        float32 ``(..., 1, H, W)`` in [0, 1].
+
+    Raises:
+        ValueError: the window leaves the stream.
+    """
+    return spike_window(spike, centre, length).float().mean(dim=-3, keepdim=True)
+
+
+def tfi(spike: torch.Tensor, instant: int) -> torch.Tensor:
+    """Texture from inter-spike interval, for looking at a stream: one over the interval around an instant.
+
+    The interval runs from the last spike at or before the instant to the first one after it. A pixel
+    that lacks either is 0.
+
+    Args:
+        spike: ``(..., T, H, W)``, any dtype, zeros and ones.
+        instant: frame index, 0 <= instant < T.
+
+    Returns:
+        float32 ``(..., 1, H, W)`` in [0, 1], in spikes per frame.
+    """
+    total = spike.shape[-3]
+    if not 0 <= instant < total:
+        raise ValueError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
+    fired = spike.bool()
+    before, after = fired[..., : instant + 1, :, :], fired[..., instant + 1 :, :, :]
+    if after.shape[-3] == 0:
+        return torch.zeros_like(before[..., :1, :, :], dtype=torch.float32)
+    # argmax of 0/1 finds the first spike; for the past, time is turned round.
+    back = before.flip(-3).to(torch.uint8).argmax(dim=-3, keepdim=True)
+    ahead = after.to(torch.uint8).argmax(dim=-3, keepdim=True)
+    known = before.any(dim=-3, keepdim=True) & after.any(dim=-3, keepdim=True)
+    return torch.where(known, 1.0 / (back + ahead + 1).float(), 0.0)

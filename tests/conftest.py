@@ -1,0 +1,43 @@
+"""What several tests share: the golden files, filled weights, and a tiny data set."""
+
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = Path(os.environ.get("SSDM_GOLDEN", ROOT.parent / "shared" / "golden"))
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Loads arrays of the reference program by file name; skips where the folder is absent."""
+    if not GOLDEN.is_dir():
+        pytest.skip(f"no golden files in {GOLDEN}; set SSDM_GOLDEN to their folder")
+    return lambda name: np.load(GOLDEN / "s-sdm" / f"{name}.npz")
+
+
+@pytest.fixture(scope="session")
+def golden_folder(golden):
+    return GOLDEN
+
+
+def filled(network):
+    """Fill a network as the golden files' README says; in eval mode."""
+    state = network.state_dict()
+    for key in sorted(state):
+        if key.startswith(("sub_mean", "add_mean")):
+            continue
+        shape = tuple(state[key].shape)
+        z = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
+        scale = np.sqrt(1 / np.prod(shape[1:])) if len(shape) > 1 else 0.01
+        state[key] = torch.from_numpy((z * scale).astype(np.float32))
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def rnd(*shape):
+    return torch.from_numpy(np.random.default_rng(0).random(shape).astype(np.float32))

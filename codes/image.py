@@ -69,22 +69,28 @@ def label(image: np.ndarray, text: str) -> np.ndarray:
     return image
 
 
-def grid(images: list[list[np.ndarray]]) -> np.ndarray:
-    """Rows of uint8 ``(H, W, 3)`` images joined to one picture; all are brought to the largest size (nearest)."""
-    height = max(image.shape[0] for row in images for image in row)
-    width = max(image.shape[1] for row in images for image in row)
-    columns = max(len(row) for row in images)
-    blank = np.zeros((height, width, 3), np.uint8)
-    rows = []
-    for row in images:
-        sized = [
-            image
-            if image.shape[:2] == (height, width)
-            else cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST)
-            for image in row
-        ]
-        rows.append(np.hstack(sized + [blank] * (columns - len(sized))))
-    return np.vstack(rows)
+def enlarge_to(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Uint8 ``(H, W, 3)`` brought to another size, pixels kept square-edged (nearest)."""
+    if image.shape[:2] == (height, width):
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST)
+
+
+def grid(cells: list[tuple[np.ndarray, str]], columns: int) -> np.ndarray:
+    """Join captioned images to one picture.
+
+    Args:
+        cells: (uint8 ``(H, W, 3)`` B,G,R, caption) each, in reading order; all are brought to the largest size.
+        columns: images in a row.
+
+    Returns:
+        uint8 ``(rows * H, columns * W, 3)``; places left over are black.
+    """
+    height = max(image.shape[0] for image, _ in cells)
+    width = max(image.shape[1] for image, _ in cells)
+    pictures = [label(enlarge_to(image, height, width), text) for image, text in cells]
+    pictures += [np.zeros((height, width, 3), np.uint8)] * (-len(pictures) % columns)
+    return np.vstack([np.hstack(pictures[start : start + columns]) for start in range(0, len(pictures), columns)])
 
 
 def write_animation(path, frames: list[np.ndarray], fps: float = 12) -> None:

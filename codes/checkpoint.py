@@ -1,0 +1,116 @@
+"""Checkpoints: weights are a plain state dict under the official file name; training state is another file.
+
+Nothing is ever unpickled but tensors and plain values (``weights_only=True``), and no file is seen half-written.
+"""
+
+import pickle
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from codes.files import replacing
+from codes.model.bsn_model import BSN
+from codes.model.edsr_model import EDSR
+from codes.model.ldn_model import Deblur_Net
+
+NETWORKS = {"BSN": BSN, "EDSR": EDSR, "Deblur_Net": Deblur_Net}
+
+
+def read(path, hint: str = ""):
+    """Load a file of tensors and plain values on the CPU.
+
+    Args:
+        path: the file.
+        hint: what to do when it is missing.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no checkpoint, or holds more than tensors and plain values (which is not executed).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}" + (f"; {hint}" if hint else ""))
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "GLOBAL" in str(error):
+            raise ValueError(
+                f"{path} holds Python objects beside weights; they were not loaded, since they could run code; "
+                "expected a state dict saved by torch.save(network.state_dict(), path)"
+            ) from None
+        raise ValueError(
+            f"{path} is no PyTorch checkpoint, or it is damaged; expected a file saved by torch.save"
+        ) from None
+    except (
+        RuntimeError,
+        EOFError,
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        UnicodeDecodeError,
+        OverflowError,
+    ) as error:
+        raise ValueError(
+            f"{path} is no PyTorch checkpoint, or it is damaged ({type(error).__name__}); expected a file saved by torch.save"
+        ) from None
+
+
+def load_weights(network: nn.Module, path, hint: str = "") -> nn.Module:
+    """Load the authors' or our weights into a network, strictly; returns the network.
+
+    A ``module.`` prefix (DataParallel) is stripped.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no state dict, or one of another network; the message says what it looks like.
+    """
+    state = read(path, hint)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no state dict of tensors; expected the weights of {type(network).__name__}")
+    state = {str(key).removeprefix("module."): value for key, value in state.items()}
+    fault = misfit(network, state)
+    if fault:
+        raise ValueError(f"{path} does not fit {type(network).__name__}: {fault}")
+    network.load_state_dict(state, strict=True)
+    return network
+
+
+def misfit(network: nn.Module, state: dict[str, torch.Tensor]) -> str:
+    """What keeps ``state`` from fitting ``network``, in one line ('' when nothing does)."""
+    own = network.state_dict()
+    missing, extra = [key for key in own if key not in state], [key for key in state if key not in own]
+    shaped = [key for key in own if key in state and own[key].shape != state[key].shape]
+    parts = []
+    for what, keys in (("lacks", missing), ("has the unknown", extra)):
+        if keys:
+            parts.append(
+                f"it {what} key{'s' * (len(keys) > 1)} {keys[0]}" + (f" and {len(keys) - 1} more" if keys[1:] else "")
+            )
+    if shaped:
+        key = shaped[0]
+        parts.append(
+            f"{key} has shape {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+            + (f", and {len(shaped) - 1} more shapes differ" if shaped[1:] else "")
+        )
+    look = looks_like(state)
+    if parts and look and look != type(network).__name__:
+        parts.insert(0, f"it looks like the weights of {look}")
+    return "; ".join(parts)
+
+
+def looks_like(state: dict[str, torch.Tensor]) -> str | None:
+    """The name of the network of this program whose keys these are, if any."""
+    for name, build in NETWORKS.items():
+        with torch.device("meta"):
+            keys = build().state_dict().keys()
+        if len(keys & state.keys()) > 0.5 * max(len(keys), len(state)):
+            return name
+    return None
+
+
+def save(content, path) -> None:
+    """Save tensors and plain values; the file appears whole or not at all."""
+    with replacing(path) as temporary:
+        torch.save(content, temporary)

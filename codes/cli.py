@@ -1,0 +1,70 @@
+"""What every command line shares: mistakes of the user end in one line and exit code 2, not in a traceback."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, and which names the nearest flag for an unknown one."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+
+    def parse_args(self, args=None, namespace=None):
+        """As in argparse, but unknown flags are explained."""
+        namespace, unknown = self.parse_known_args(args, namespace)
+        for word in unknown:
+            if word.startswith("-"):
+                self.error(
+                    f"unknown flag {word.split('=')[0]}{nearest(word.split('=')[0], self._option_string_actions)}"
+                )
+        if unknown:
+            self.error(f"unexpected word '{unknown[0]}'; every value belongs to a flag (see --help)")
+        return namespace
+
+    def error(self, message):
+        """Print one line and exit with code 2."""
+        fail(message, self.prog)
+
+
+def nearest(word: str, known) -> str:
+    """' (did you mean X?)' for the known word most like ``word``, or a pointer to the help."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {match[0]}?)" if match else " (see --help)"
+
+
+def fail(message, program: str | None = None) -> None:
+    """Print 'program: error: message' in one line on stderr and exit with code 2."""
+    print(f"{program or Path(sys.argv[0]).name}: error: {one_line(message)}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def one_line(error) -> str:
+    """The message of an error in one line; of an error from a loader process, the cause."""
+    if isinstance(error, OSError) and error.strerror:
+        names = ": ".join(str(name) for name in (error.filename, error.strerror) if name)
+        return names
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    if len(lines) > 1 and "DataLoader worker" in lines[0]:
+        return lines[-1].split(": ", 1)[-1]
+    return " ".join(lines) or type(error).__name__
+
+
+def command(main: Callable[[], None]) -> None:
+    """Run a script's ``main``: a user's mistake becomes one line, Ctrl-C exit code 130."""
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        fail(error)
+    except torch.OutOfMemoryError as error:
+        fail(
+            f"out of memory on the device ({one_line(error)[:120]}); try a smaller --bs, --roi_size or --precision bf16"
+        )
+    except KeyboardInterrupt:
+        print(f"\n{Path(sys.argv[0]).name}: stopped", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,230 @@
+"""The data set: blurry images, spike streams and (for evaluation only) sharp images.
+
+    root_dir/{train,test}/blur_data/<sequence>/<frame>.png     H x W, 8-bit
+    root_dir/{train,test}/spike_data/<sequence>/<frame>.dat    137 frames of H/4 x W/4 (spike_data_vth2 for Vth 2, ...)
+    root_dir/{train,test}/spike_full/<sequence>/<frame>.dat    137 frames of H x W (``spike_full``)
+    root_dir/{train,test}/sharp_data/<sequence>/<frame>.png    the sharp frame at the centre of the exposure
+
+Real captures (``data_type='real'``, RSB) have .jpg images and no sharp_data, and may lie in root_dir itself, without splits. A
+sample exists when its .dat exists; sizes are read from the data.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from codes.image import read_image, to_float
+from codes.spike import EXPOSURE, count_frames, frame_bytes, read_dat
+
+SCALE = 4
+"""Image pixels per spike pixel, each way."""
+
+
+class SpikeData(torch.utils.data.Dataset):
+    """Samples as dictionaries.
+
+    ``blur`` float32 ``(3, H, W)`` B,G,R in [0, 1]; ``spike`` uint8 ``(137, H/4, W/4)`` of zeros and ones (``(137, H, W)`` with
+    ``spike_full``); ``name`` '<sequence>/<frame>'; and ``sharp`` like ``blur`` when it is asked for and exists.
+
+    An item is asked for by its index, or by (index, epoch), which draws the crop: the crop depends on seed, index and epoch
+    alone, so that neither the number of loader processes nor an interruption changes it.
+
+    Args:
+        root_dir: folder that holds ``train`` and ``test``.
+        data_type: 'GOPRO' or 'real'.
+        stage: 'train' or 'test': the split.
+        spike_full: read spikes at the size of the image.
+        use_small: keep every 10th sample.
+        use_roi: crop; whole frames if not.
+        roi_size: side of the square crop in image pixels, a multiple of 4.
+        use_sharp: read the sharp image.
+        seed: seed of the crops.
+        vth: firing threshold in the paper's unit, which chooses the spike folder.
+        size: (height, width) that the images must have; 0 is any.
+
+    Raises:
+        OSError: the folder is missing or holds no sample; says what was looked for and where.
+        ValueError: a sample's partner is missing or of a wrong size; names it. What the length of the files shows is found
+            here, the rest when the sample is read.
+    """
+
+    def __init__(
+        self,
+        root_dir,
+        data_type: str,
+        stage: str,
+        spike_full: bool = False,
+        use_small: bool = False,
+        use_roi: bool = False,
+        roi_size: int = 512,
+        use_sharp: bool = False,
+        seed: int = 0,
+        vth: float = 1.0,
+        size: tuple[int, int] = (0, 0),
+    ):
+        if data_type not in ("GOPRO", "real"):
+            raise ValueError(f"data_type '{data_type}'; expected 'GOPRO' or 'real'")
+        if use_roi and (roi_size < SCALE or roi_size % SCALE):
+            raise ValueError(f"--roi_size is {roi_size}; a crop on the spike grid needs a multiple of {SCALE}")
+        self.scale = 1 if spike_full else SCALE
+        self.use_roi, self.roi_size, self.seed, self.size = use_roi, roi_size, seed, size
+        self.use_sharp = use_sharp and data_type == "GOPRO"
+        self.folder = self._split_folder(Path(root_dir), data_type, stage)
+        spike_folder = self.folder / (
+            "spike_full" if spike_full else "spike_data" + ("" if vth == 1 else f"_vth{vth:g}")
+        )
+        self.spike_paths = sorted(spike_folder.glob("*/*.dat"))
+        if not self.spike_paths:
+            what = "holds no */*.dat files" if spike_folder.is_dir() else "does not exist"
+            raise FileNotFoundError(
+                f"no samples: {spike_folder} {what}; expected {Path(root_dir)}/{{train,test}}/{spike_folder.name}/<sequence>/<frame>.dat "
+                "(README, 'Data'); is --base_folder right?"
+            )
+        if use_small:
+            self.spike_paths = self.spike_paths[::10]
+        suffixes = (".png",) if data_type == "GOPRO" else (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+        self.blur_paths = [self._partner(path, "blur_data", suffixes) for path in self.spike_paths]
+        self.sharp_paths = (
+            [self._partner(path, "sharp_data", suffixes) for path in self.spike_paths] if self.use_sharp else []
+        )
+        # Lengths cost nothing to read: look closely at the first sample and at each that differs from it.
+        lengths = [path.stat().st_size for path in self.spike_paths]
+        for index, length in enumerate(lengths):
+            if index == 0 or length != lengths[0]:
+                self._read(index, 0)
+
+    @staticmethod
+    def _split_folder(root: Path, data_type: str, stage: str) -> Path:
+        if not root.is_dir():
+            raise FileNotFoundError(
+                f"no data set: the folder {root} does not exist; give --base_folder (README, 'Data')"
+            )
+        folder = root / stage
+        if data_type == "real" and not folder.is_dir() and (root / "spike_data").is_dir():
+            return root
+        if not folder.is_dir():
+            inside = ", ".join(sorted(path.name for path in root.iterdir())[:5]) or "nothing"
+            raise FileNotFoundError(f"no split '{stage}': the folder {folder} does not exist; {root} holds {inside}")
+        return folder
+
+    def _partner(self, spike_path: Path, kind: str, suffixes: tuple[str, ...]) -> Path:
+        base = self.folder / kind / spike_path.parent.name / spike_path.stem
+        for suffix in suffixes:
+            path = base.parent / (base.name + suffix)
+            if path.is_file():
+                return path
+        raise FileNotFoundError(
+            errno.ENOENT, f"the sample {self._name(spike_path)} has no {kind}: no such file", str(base) + suffixes[0]
+        )
+
+    @staticmethod
+    def _name(spike_path: Path) -> str:
+        return f"{spike_path.parent.name}/{spike_path.stem}"
+
+    def __len__(self) -> int:
+        return len(self.spike_paths)
+
+    def __getitem__(self, item) -> dict:
+        return self._read(*item) if isinstance(item, tuple) else self._read(item, 0)
+
+    def _read(self, index: int, epoch: int) -> dict:
+        spike_path, blur_path = self.spike_paths[index], self.blur_paths[index]
+        name = self._name(spike_path)
+        blur = read_image(blur_path)
+        height, width = blur.shape[:2]
+        if height % SCALE or width % SCALE:
+            raise ValueError(
+                f"{blur_path} is {height}x{width}; both sides must be multiples of {SCALE}, the scale of the spikes: crop it"
+            )
+        if (self.size[0] or height, self.size[1] or width) != (height, width):
+            raise ValueError(
+                f"{blur_path} is {height}x{width}, but --height and --width ask for {self.size[0] or 'any'}x{self.size[1] or 'any'}"
+            )
+        spike_size = (height // self.scale, width // self.scale)
+        frames = count_frames(spike_path, *spike_size)
+        if frames != EXPOSURE.total:
+            raise ValueError(
+                f"{spike_path} holds {spike_path.stat().st_size} bytes; {EXPOSURE.total} frames of {spike_size[0]}x{spike_size[1]} (the image "
+                f"{height}x{width} / {self.scale}) are {EXPOSURE.total * frame_bytes(*spike_size)}: truncated, or not made for this image"
+            )
+        spike = read_dat(spike_path, *spike_size)
+        sample = {"name": name}
+        rows = columns = spike_rows = spike_columns = slice(None)
+        if self.use_roi:
+            side = self.roi_size
+            if side > min(height, width):
+                raise ValueError(
+                    f"--roi_size {side} is larger than the image {blur_path} ({height}x{width}); choose at most {min(height, width)}"
+                )
+            rng = np.random.default_rng((self.seed, epoch, index))
+            top, left = (int(rng.integers((extent - side) // SCALE + 1)) * SCALE for extent in (height, width))
+            rows, columns = slice(top, top + side), slice(left, left + side)
+            spike_rows, spike_columns = (
+                slice(cut.start // self.scale, cut.stop // self.scale) for cut in (rows, columns)
+            )
+        sample["blur"] = torch.from_numpy(to_float(blur[rows, columns]))
+        sample["spike"] = torch.from_numpy(np.ascontiguousarray(spike[:, spike_rows, spike_columns]))
+        if self.use_sharp:
+            sharp = read_image(self.sharp_paths[index])
+            if sharp.shape != blur.shape:
+                raise ValueError(
+                    f"{self.sharp_paths[index]} is {sharp.shape[0]}x{sharp.shape[1]}, its blurry image {height}x{width}"
+                )
+            sample["sharp"] = torch.from_numpy(to_float(sharp[rows, columns]))
+        return sample
+
+
+class BatchPlan:
+    """The order of training, decided by the seed: an iterator over batches of (index, epoch).
+
+    Args:
+        samples: number of samples.
+        batch_size: samples in a batch; the last batch of an epoch may be smaller.
+        seed: seed of the order.
+        first_epoch, first_batch: where to begin, to continue an interrupted run.
+    """
+
+    def __init__(self, samples: int, batch_size: int, seed: int, first_epoch: int = 0, first_batch: int = 0):
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.first_epoch, self.first_batch = first_epoch, first_batch
+
+    @property
+    def batches(self) -> int:
+        """Batches in an epoch."""
+        return -(-self.samples // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, first = self.first_epoch, self.first_batch
+        while True:
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.samples)
+            for batch in range(first, self.batches):
+                chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+                yield [(int(index), epoch) for index in chosen]
+            epoch, first = epoch + 1, 0
+
+
+def loader(dataset: SpikeData, batch_sampler=None, workers: int = -1, pin: bool = False) -> torch.utils.data.DataLoader:
+    """A loader over ``batch_sampler``, or one by one in order.
+
+    Args:
+        dataset: the data set.
+        batch_sampler: for example a :class:`BatchPlan`.
+        workers: loader processes; -1 is one per core, at most 4.
+        pin: pinned memory, for a GPU.
+    """
+    if workers < 0:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = min(4, cores)
+    order = {"batch_sampler": batch_sampler} if batch_sampler is not None else {"batch_size": 1}
+    return torch.utils.data.DataLoader(
+        dataset, num_workers=workers, pin_memory=pin, worker_init_fn=_single_thread, **order
+    )
+
+
+def _single_thread(_worker: int) -> None:
+    cv2.setNumThreads(1)

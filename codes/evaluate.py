@@ -1,0 +1,224 @@
+"""Evaluation, written once for all three stages, in training and in ``--test_mode``.
+
+A recipe says which rows its table has; everything else is here: eval mode, inference mode, timing, metrics, pictures, files.
+It never touches a checkpoint.
+"""
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import Subset
+from tqdm import tqdm
+
+from codes import metrics as metric_functions
+from codes.config import as_dict
+from codes.dataset import SpikeData, loader
+from codes.device import describe
+from codes.files import replacing
+from codes.image import grid, to_uint8, write_image
+from codes.metrics import compute_img_metric, lpips_network
+from codes.run import provenance
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table for one sample.
+
+    Args:
+        name: the row's name, officially 'SDM', 'Deblur_Net' and so on.
+        prediction: ``(1, C, H, W)`` in [0, 1].
+        target: like ``prediction``, or None where there is no reference.
+        kind: the word in the picture's file name.
+    """
+
+    name: str
+    prediction: torch.Tensor
+    target: torch.Tensor | None
+    kind: str
+
+
+Rows = Callable[[dict], Iterator[Row]]
+"""A recipe's function from a sample (a batch of one) to its rows. Time between rows is the later row's."""
+
+
+@dataclass
+class Report:
+    """The values of an evaluation.
+
+    Args:
+        names: samples, in order.
+        values: row -> metric -> one value per sample.
+        seconds: row -> seconds over all samples; what rows share counts where it was first computed.
+        panels: comparison pictures, uint8 ``(H, W, 3)`` B,G,R.
+    """
+
+    names: list[str] = field(default_factory=list)
+    values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    panels: list = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """Number of samples."""
+        return len(self.names)
+
+    @property
+    def milliseconds(self) -> float:
+        """Milliseconds per sample for all rows together, without reading and metrics."""
+        return 1000 * sum(self.seconds.values()) / max(self.count, 1)
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Row -> metric -> mean over samples."""
+        return {
+            row: {metric: sum(values) / len(values) for metric, values in columns.items()}
+            for row, columns in self.values.items()
+        }
+
+    def lines(self) -> list[str]:
+        """The rows in the official form: ``Deblur_Net: ssim: 0.786  psnr: 27.928  ``."""
+        return [
+            f"{row}: " + ("".join(f"{metric}: {value:.3f}  " for metric, value in columns.items()) or "no reference")
+            for row, columns in self.means().items()
+        ]
+
+    def write(self, folder: Path, about: dict) -> None:
+        """Write results.json (means and every sample), results.csv (means) and results.txt (the official lines)."""
+        means = self.means()
+        rows = {
+            row: {
+                **means[row],
+                "ms": 1000 * self.seconds[row] / max(self.count, 1),
+                "per_sample": {
+                    name: {m: values[i] for m, values in columns.items()} for i, name in enumerate(self.names)
+                },
+            }
+            for row, columns in self.values.items()
+        }
+        with replacing(folder / "results.json") as path:
+            path.write_text(
+                json.dumps({**about, "samples": self.count, "ms_per_sample": self.milliseconds, "rows": rows}, indent=1)
+            )
+        metrics = list(dict.fromkeys(metric for columns in means.values() for metric in columns))
+        with replacing(folder / "results.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["row", *metrics, "ms", "samples"])
+            for row, columns in means.items():
+                writer.writerow(
+                    [row, *(columns.get(metric, "") for metric in metrics), f"{rows[row]['ms']:.1f}", self.count]
+                )
+        with replacing(folder / "results.txt") as path:
+            path.write_text("\n".join(self.lines()) + "\n", encoding="utf-8")
+
+
+def measure(row: Row, metric: str, convention: str, lpips=None) -> float:
+    """One metric of one row in the 'official' or the 'standard' convention (codes.metrics)."""
+    prediction, target = row.prediction.float(), row.target.float()
+    if convention == "official" or metric == "lpips":
+        return compute_img_metric(prediction, target, metric, lpips=lpips)
+    return getattr(metric_functions, metric)(prediction, target).mean().item()
+
+
+def evaluate(run, dataset: SpikeData, rows: Rows, network: nn.Module) -> Report:
+    """The evaluation during training: ``--eval_samples`` samples spread evenly over the data set.
+
+    Args:
+        run: the run (:class:`codes.run.Run`); gives configuration, device, folder and epoch.
+        dataset: with sharp images where there are any.
+        rows: the recipe's rows.
+        network: what is being trained; evaluated in eval mode and left in training mode.
+    """
+    network.eval()
+    report = measure_rows(run, dataset, rows, run.cfg.eval_samples, run.folder / "imgs", f"{run.epoch:03}")
+    network.train()
+    return report
+
+
+def test(run, dataset: SpikeData, rows: Rows, weights: list[str]) -> None:
+    """``--test_mode``: every sample, printed, and written to test_mode/ in the run's folder.
+
+    Args:
+        run, dataset, rows: as in :func:`evaluate`; the networks are in eval mode.
+        weights: the checkpoints behind the rows, to be noted in the results.
+    """
+    folder = run.folder / "test_mode"
+    run.say(f"{dataset.folder}: {len(dataset)} samples, whole frames, {run.cfg.precision} on {describe(run.device)}")
+    if not dataset.use_sharp:
+        run.say("this data set has no sharp images: pictures are written, rows that need one have no figures")
+    report = measure_rows(run, dataset, rows, 0, folder / "imgs", "000")
+    for line in report.lines():
+        run.say(line)
+    run.say(
+        f"{report.count} samples, {report.milliseconds:.1f} ms per sample; {folder}/results.json, results.csv, imgs/"
+    )
+    about = {
+        "configuration": as_dict(run.cfg),
+        "weights": weights,
+        "device": describe(run.device),
+        "about": provenance(),
+    }
+    report.write(folder, about)
+
+
+def measure_rows(run, dataset: SpikeData, rows: Rows, samples: int, images: Path, prefix: str) -> Report:
+    """Measure the rows of a table, whole frames, one sample at a time.
+
+    Args:
+        run, dataset, rows: as in :func:`evaluate`.
+        samples: how many samples, spread evenly over the data set; 0 is all.
+        images: folder for pictures ``{prefix}_{index:04}_{kind}.png`` and ``..._panel.png``.
+        prefix: officially the epoch, three digits.
+    """
+    cfg, device, report = run.cfg, run.device, Report()
+    lpips = lpips_network("alex").to(device) if "lpips" in cfg.metrics else None
+    chosen = range(len(dataset))
+    if 0 < samples < len(dataset):
+        chosen = [index * len(dataset) // samples for index in range(samples)]
+    source = loader(Subset(dataset, chosen), workers=cfg.workers)
+    hide = not sys.stderr.isatty()
+    for index, sample in enumerate(tqdm(source, desc="evaluate", unit="sample", leave=False, disable=hide)):
+        report.names.append(sample["name"][0])
+        sample = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in sample.items()}
+        pictures = []
+        with torch.inference_mode(), run.autocast():
+            synchronize(device)
+            start = time.perf_counter()
+            for row in rows(sample):
+                synchronize(device)
+                report.seconds[row.name] = report.seconds.get(row.name, 0.0) + time.perf_counter() - start
+                columns = report.values.setdefault(row.name, {})
+                if row.target is not None:
+                    for metric in cfg.metrics:
+                        columns.setdefault(metric, []).append(measure(row, metric, cfg.metric_convention, lpips))
+                if index < cfg.eval_images:
+                    pictures.append((row, {metric: values[-1] for metric, values in columns.items()}))
+                start = time.perf_counter()
+        if pictures:
+            report.panels.append(save_pictures(pictures, sample, images, f"{prefix}_{index:04}"))
+    return report
+
+
+def save_pictures(pictures: list, sample: dict, folder: Path, stem: str):
+    """Write each picture under its official name and all of them side by side; returns the panel."""
+    if "sharp" in sample:
+        pictures = [*pictures, (Row("Sharp", sample["sharp"], None, "sharp"), {})]
+    cells = []
+    for row, values in pictures:
+        image = to_uint8(row.prediction[0])
+        write_image(folder / f"{stem}_{row.kind}.png", image)
+        cells.append((image, row.name + (f"  {values['psnr']:.2f} dB" if "psnr" in values else "")))
+    panel = grid(cells, columns=3 if len(cells) > 4 else len(cells))
+    write_image(folder / f"{stem}_panel.png", panel)
+    return panel
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the GPU, so that a clock read next is right."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,369 @@
+"""A training run: its folder, its steps, its logs, and how it is continued.
+
+    save_folder/exp_name/
+        ckpts/    {NAME}_{epoch}.pth weights; {NAME}_last.pth when the run ends or is stopped; state.pth, from which it goes on
+        imgs/     {epoch:03}_{index:04}_{kind}.png and comparison panels of the evaluations
+        tensorboard/  opt.txt  config.yml  results.txt  metrics.jsonl
+
+Repeating the command continues where state.pth was written; what the logs hold beyond that point is cut off first, so that no
+step is logged twice and an interrupted run equals an undisturbed one. One folder holds one recipe; another one is refused. Nothing is deleted.
+"""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import torch
+import yaml
+from torch import nn
+from tqdm import tqdm
+
+from codes import checkpoint
+from codes.config import as_dict, recipe
+from codes.dataset import BatchPlan, SpikeData, loader
+from codes.device import autocast, choose_device, describe, place
+from codes.files import replacing
+from codes.schedule import learning_rate
+
+LOGS = ("metrics.jsonl", "results.txt")
+PRINT_SECONDS = 20
+"""Between progress lines where there is no terminal for a progress bar."""
+
+
+class Run:
+    """What a recipe does not want to say each time. Use as a context manager.
+
+    Args:
+        cfg: the configuration (:class:`codes.config.Config`).
+        name: prefix of the weight files: 'BSN', 'SR' or 'DeblurNet'.
+    """
+
+    def __init__(self, cfg, name: str):
+        self.cfg, self.name = cfg, name
+        self.folder = Path(cfg.save_folder) / cfg.exp_name
+        self.device = choose_device(cfg.device)
+        autocast(self.device, cfg.precision)  # refuses what cannot be, before anything is written
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=cfg.precision == "fp16")
+        self.step_count = self.epoch = self.batch = self.total = 0
+        self.sums: dict[str, float] = {}
+        self.stopping = self.warned = False
+        self.board = self.bar = None
+        torch.manual_seed(cfg.seed)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_error) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        if self.board is not None:
+            self.board.close()
+
+    # What the recipe asks for -------------------------------------------------------------------------------------------
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """Bring a network to the run's device."""
+        return place(network, self.device)
+
+    def autocast(self):
+        """The context of the run's precision."""
+        return autocast(self.device, self.cfg.precision)
+
+    def begin(
+        self,
+        network: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        dataset: SpikeData,
+        official_lr: Callable[[int, int], float],
+        steps_per_batch: int = 1,
+    ) -> None:
+        """Open the folder and continue what lies there, or start.
+
+        Args:
+            network, optimiser: what is trained.
+            dataset: the training split.
+            official_lr: the rate of (step, epoch) under ``--lr_schedule official``.
+            steps_per_batch: optimiser steps that the recipe makes of one batch.
+        """
+        cfg = self.cfg
+        self.network, self.optimiser, self.dataset, self.official_lr = network, optimiser, dataset, official_lr
+        self.plan = BatchPlan(len(dataset), cfg.bs, cfg.seed)
+        self.total = cfg.max_steps or cfg.epochs * self.plan.batches * steps_per_batch
+        self._open_folder()
+        count = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        self.say(f"{type(network).__name__}: {count:,} parameters to train, {cfg.precision} on {describe(self.device)}")
+        self.say(
+            f"data: {dataset.folder}, {len(dataset)} samples, split '{cfg.train_split}'; batches of {cfg.bs}, crop {cfg.roi_size}, "
+            f"{self.plan.batches} batches per epoch"
+        )
+        self.say(f"output: {self.folder}; step {self.step_count} of {self.total}")
+        if self.finished:
+            self.say("this run is finished; give more --epochs or --max_steps to go on, or --overwrite to start anew")
+            return
+        self._open_logs()
+        self.plan.first_epoch, self.plan.first_batch = self.epoch, self.batch
+        pin = self.device.type == "cuda"
+        self._source = iter(loader(dataset, self.plan, cfg.workers, pin))
+        self.bar = tqdm(
+            total=self.total, initial=self.step_count, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty()
+        )
+        self._first_step, self._started, self._printed = self.step_count, time.monotonic(), time.monotonic()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are made."""
+        return self.step_count >= self.total
+
+    def epochs(self) -> Iterator[int]:
+        """The epochs that remain."""
+        if self.finished:
+            return
+        previous = signal.signal(signal.SIGINT, self._stop), signal.signal(signal.SIGTERM, self._stop)
+        try:
+            while not self.finished:
+                yield self.epoch
+                self.epoch, self.batch = self.epoch + 1, 0
+        finally:
+            signal.signal(signal.SIGINT, previous[0])
+            signal.signal(signal.SIGTERM, previous[1])
+        self._save_state()
+        self.say(f"finished at step {self.step_count}; weights: {self._weights_path('last')}")
+
+    def batches(self) -> Iterator[dict]:
+        """The batches of the epoch that remain, on the run's device; also where a run is saved and stopped."""
+        while self.batch < self.plan.batches and not self.finished:
+            batch = next(self._source)
+            yield {
+                key: value.to(self.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+                for key, value in batch.items()
+            }
+            self.batch += 1
+            if self.stopping:
+                self._save_state()
+                self._save_weights("last")
+                self.say(
+                    f"stopped at step {self.step_count}; the same command goes on; weights: {self._weights_path('last')}"
+                )
+                raise KeyboardInterrupt
+            if time.monotonic() - self._saved >= self.cfg.state_every:
+                self._save_state()
+
+    def step(self, loss: torch.Tensor, **parts: torch.Tensor) -> None:
+        """One optimiser step down the gradient of ``loss``; ``parts`` are logged beside it.
+
+        Raises:
+            ValueError: the loss is not finite.
+        """
+        values = {"loss": loss.item(), **{key: value.item() for key, value in parts.items()}}
+        if not math.isfinite(values["loss"]):
+            raise ValueError(
+                f"the loss is {values['loss']} at step {self.step_count}; the last saved state is intact in {self.folder / 'ckpts'}; "
+                "try a lower --lr, --grad_clip 1 or --precision fp32"
+            )
+        rate = self._rate()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        logged = (self.step_count + 1) % self.cfg.log_every == 0
+        if not self.warned and (logged or self.step_count == 0):
+            self._watch_gradient()
+        if self.cfg.grad_clip > 0:
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.cfg.grad_clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.step_count += 1
+        for key, value in values.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+        self.sums["steps"] = self.sums.get("steps", 0) + 1
+        self.bar.update()
+        if logged or self.finished:
+            self._log_step(rate)
+
+    def end_epoch(self, evaluation: Callable[[], object] | None = None) -> None:
+        """Save weights and evaluate where that is due, always at the end of the run.
+
+        Args:
+            evaluation: makes a :class:`codes.evaluate.Report`; None: never evaluated.
+        """
+        cfg = self.cfg
+        if self.epoch % cfg.save_every == 0 or self.finished:
+            self._save_weights(self.epoch)
+            self._save_state()
+        if self.finished:
+            self._save_weights("last")
+        if evaluation is not None and (self.finished or cfg.eval_every and self.epoch % cfg.eval_every == 0):
+            self.report(evaluation())
+
+    def report(self, report) -> None:
+        """Log an evaluation: official lines in results.txt, rows in metrics.jsonl, scalars and panels in TensorBoard."""
+        self.say(
+            f"epoch {self.epoch}, step {self.step_count}: {report.count} samples, {report.milliseconds:.0f} ms each"
+        )
+        for line in report.lines():
+            self.say(line)
+        for row, values in report.means().items():
+            self._record({"kind": "eval", "step": self.step_count, "epoch": self.epoch, "row": row, **values})
+            for metric, value in values.items():
+                self.board.add_scalar(f"{metric}/{row}", value, self.step_count)
+        for index, panel in enumerate(report.panels):
+            self.board.add_image(f"sample/{index}", panel[..., ::-1], self.step_count, dataformats="HWC")
+
+    def say(self, text: str) -> None:
+        """Print a line, and keep it in results.txt once the folder is open."""
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+        if self._log_open:
+            with open(self.folder / "results.txt", "a", encoding="utf-8") as file:
+                file.write(text + "\n")
+
+    # Folder, state and logs ---------------------------------------------------------------------------------------------
+
+    _log_open = False
+    _saved = 0.0
+
+    def _open_folder(self) -> None:
+        state_path = self.folder / "ckpts" / "state.pth"
+        if self.cfg.overwrite and self.folder.exists():
+            kept = self.folder.with_name(f"{self.folder.name}_old_{datetime.now():%Y%m%d_%H%M%S_%f}")
+            self.folder.rename(kept)
+            print(f"the earlier run is kept in {kept}")
+        if not state_path.exists():
+            self._write_description()
+            self._save_state()
+            return
+        state = checkpoint.read(state_path)
+        own = recipe(self.cfg)
+        for key in own:
+            if state["recipe"].get(key) != own[key]:
+                raise ValueError(
+                    f"{self.folder} holds a run with --{key} {state['recipe'].get(key)}, not {own[key]}; choose another --exp_name, "
+                    f"the same options, or --overwrite to start anew (the old run is kept)"
+                )
+        if state["samples"] != len(self.dataset):
+            raise ValueError(
+                f"{self.folder} holds a run on {state['samples']} samples, but the data set has {len(self.dataset)}; "
+                "choose another --exp_name or --overwrite"
+            )
+        self.network.load_state_dict(state["weights"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"])
+        self.step_count, self.epoch, self.batch, self.sums = (state[key] for key in ("step", "epoch", "batch", "sums"))
+        for name in LOGS:
+            with open(self.folder / name, "a+b") as file:
+                file.truncate(min(state["logs"][name], file.tell()))
+        if not self.finished:
+            self._write_description()
+        self._saved = time.monotonic()
+
+    def _open_logs(self) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # takes a second: not for every import
+
+        self._log_open = True
+        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step_count + 1)
+
+    def _write_description(self) -> None:
+        values = as_dict(self.cfg)
+        lines = [f"# {line}" for line in provenance()]
+        with replacing(self.folder / "config.yml") as path:
+            path.write_text("\n".join(lines) + "\n" + yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        with replacing(self.folder / "opt.txt") as path:
+            path.write_text("".join(f"{key}: {value}\n" for key, value in values.items()), encoding="utf-8")
+
+    def _save_state(self) -> None:
+        lengths = {name: path.stat().st_size if (path := self.folder / name).exists() else 0 for name in LOGS}
+        checkpoint.save(
+            {
+                "recipe": recipe(self.cfg),
+                "samples": len(self.dataset),
+                "weights": self.network.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "rng": torch.get_rng_state(),
+                "step": self.step_count,
+                "epoch": self.epoch,
+                "batch": self.batch,
+                "sums": self.sums,
+                "logs": lengths,
+            },
+            self.folder / "ckpts" / "state.pth",
+        )
+        self._saved = time.monotonic()
+
+    def _weights_path(self, label) -> Path:
+        return self.folder / "ckpts" / f"{self.name}_{label}.pth"
+
+    def _save_weights(self, label) -> None:
+        state = {key: value.detach().cpu().contiguous() for key, value in self.network.state_dict().items()}
+        checkpoint.save(state, self._weights_path(label))
+
+    def _rate(self) -> float:
+        if self.cfg.lr_schedule == "official":
+            return self.official_lr(self.step_count, self.epoch)
+        return learning_rate(self.cfg.lr_schedule, self.cfg.lr, self.step_count, self.total)
+
+    def _watch_gradient(self) -> None:
+        """Say so when nothing is learned: outputs outside [0, 1] get no gradient through the official clip."""
+        if any(p.grad is not None and p.grad.any() for p in self.network.parameters()):
+            return
+        self.warned = True
+        self.say(
+            f"WARNING: at step {self.step_count} the gradient is exactly 0: every output lies outside [0, 1], where the clip before the loss lets "
+            "nothing through, and this run will never learn. Start anew with --no-clip_output, or with another --seed"
+        )
+
+    def _log_step(self, rate: float) -> None:
+        steps = self.sums.pop("steps")
+        means = {key: value / steps for key, value in self.sums.items()}
+        self.sums = {}
+        self._record({"kind": "train", "step": self.step_count, "epoch": self.epoch, "lr": rate, **means})
+        for key, value in {**means, "lr": rate}.items():
+            self.board.add_scalar(f"train/{key}", value, self.step_count)
+        self.bar.set_postfix(loss=f"{means['loss']:.4g}", lr=f"{rate:.2e}", epoch=self.epoch)
+        now = time.monotonic()
+        if self.bar.disable and (now - self._printed > PRINT_SECONDS or self.finished):
+            self._printed = now
+            speed = (self.step_count - self._first_step) / (now - self._started)
+            left = (self.total - self.step_count) / speed
+            print(
+                f"step {self.step_count}/{self.total}  epoch {self.epoch}  loss {means['loss']:.5f}  lr {rate:.2e}  "
+                f"{speed:.2f} step/s  {left / 60:.1f} min left",
+                flush=True,
+            )
+
+    def _record(self, record: dict) -> None:
+        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def _stop(self, _signal, _frame) -> None:
+        if self.stopping:
+            raise KeyboardInterrupt
+        self.stopping = True
+        print("\nstopping after this batch (once more: at once)", file=sys.stderr, flush=True)
+
+
+def provenance() -> list[str]:
+    """Command, git commit and library versions, one a line."""
+    root = Path(__file__).resolve().parents[1]
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = "unknown"
+    import cv2
+    import numpy
+
+    return [
+        "command: " + " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        f"commit: {commit}",
+        f"python {sys.version.split()[0]}, torch {torch.__version__}, numpy {numpy.__version__}, opencv {cv2.__version__}",
+    ]

@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+import torch
+
+from codes.checkpoint import load_weights
+from codes.losses import TeacherLoss, gaussian_ssim, reblur_loss
+from codes.metrics import lpips_network
+from codes.model.bsn_model import BSN
+from codes.model.edsr_model import EDSR
+from codes.model.ldn_model import Deblur_Net
+from codes.sdm import Teacher
+from codes.spike import EXPOSURE, spike_window
+from tests.conftest import filled
+
+
+def the_loss(data, spike, blur, networks):
+    """The official loss with SSIM in place of LPIPS, as in the golden file."""
+    bsn, sr, ldn = networks
+    instants = EXPOSURE.instants()
+    labels = Teacher.cascade(bsn, sr)(blur, spike, instants)
+    students = [ldn(blur, spike_window(spike, t, 21)).clamp(0, 1) for t in instants]
+    distance = TeacherLoss("ssim")
+    parts = [distance(student, label) / 5 for student, label in zip(students, labels, strict=True)]
+    reblur = 100 * reblur_loss(students, blur)
+    np.testing.assert_allclose([part.item() for part in parts], data["parts"], rtol=1e-4)
+    assert reblur.item() == pytest.approx(float(data["reblur"]), rel=1e-4)
+    loss = sum(parts) + reblur
+    assert loss.item() == pytest.approx(float(data["loss"]), rel=1e-4)
+    return loss, labels, students
+
+
+def test_golden_filled(golden):
+    data = golden("ldn_loss")
+    spike, blur = torch.from_numpy(data["spike"]), torch.from_numpy(data["blur"])
+    networks = filled(BSN()), filled(EDSR()), filled(Deblur_Net())
+    loss, labels, students = the_loss(data, spike, blur, networks)
+    np.testing.assert_allclose(labels[2], data["teacher_68"], atol=1e-4)
+    np.testing.assert_allclose(students[2].detach(), data["pred_68"], atol=1e-5)
+    loss.backward()
+    gradients = {name: p.grad.norm().item() for name, p in networks[2].named_parameters()}
+    assert gradients["pred.weight"] == pytest.approx(float(data["grad_norm_pred_weight"]), rel=1e-3)
+    assert gradients["blur_enc.0.weight"] == pytest.approx(float(data["grad_norm_blur_enc"]), rel=1e-3)
+    total = sum(value**2 for value in gradients.values()) ** 0.5
+    assert total == pytest.approx(float(data["grad_norm_all"]), rel=1e-3)
+
+
+def test_golden_trained(golden, golden_folder):
+    """Teacher, student and loss with the networks of a short run of the original program."""
+    data, crop = golden("ldn_loss_trained"), golden("ldn_loss")
+    spike, blur = torch.from_numpy(crop["spike"]), torch.from_numpy(crop["blur"])
+    networks = [
+        load_weights(network, golden_folder / "reference_run" / f"{name}.pth").eval()
+        for name, network in (("BSN", BSN()), ("SR", EDSR()), ("LDN", Deblur_Net()))
+    ]
+    _, labels, students = the_loss(data, spike, blur, networks)
+    teacher = Teacher.cascade(*networks[:2])
+    for index, instant in enumerate(EXPOSURE.instants()):
+        np.testing.assert_allclose(teacher.denoised(spike, instant)[0], data["tfp_bsn"][index], atol=1e-5)
+        np.testing.assert_allclose(labels[index][0], data["teacher"][index], atol=1e-4)
+        np.testing.assert_allclose(students[index][0].detach(), data["pred"][index], atol=1e-5)
+
+
+def test_gaussian_ssim_against_scikit_image():
+    """scikit-image's Gaussian SSIM with sigma 1.5 and truncation 3.5 has the same 11x11 window."""
+    import skimage.metrics
+
+    rng = np.random.default_rng(0)
+    first = rng.random((40, 50))
+    second = np.clip(first + 0.1 * rng.standard_normal(first.shape), 0, 1)
+    _, full = skimage.metrics.structural_similarity(
+        first, second, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1, full=True
+    )
+    pair = (torch.from_numpy(image)[None, None] for image in (first, second))
+    assert gaussian_ssim(*pair).item() == pytest.approx(full[5:-5, 5:-5].mean(), abs=1e-5)
+
+
+def test_terms_add_up():
+    student, teacher = torch.rand(2, 2, 3, 32, 32)
+    l1, ssim, both = (TeacherLoss(terms)(student, teacher).item() for terms in ("l1", "ssim", "ssim+l1"))
+    assert l1 == pytest.approx((student - teacher).abs().mean().item(), rel=1e-5)
+    assert both == pytest.approx(l1 + ssim, rel=1e-6)
+    with pytest.raises(ValueError, match="expected lpips, ssim, l1"):
+        TeacherLoss("vgg")
+    with pytest.raises(ValueError, match="11x11"):
+        TeacherLoss("ssim")(student[..., :8], teacher[..., :8])
+
+
+def test_lpips_gets_what_the_official_program_gives_it():
+    """With a random backbone: the package's own value on [0, 1] B,G,R, or on [-1, 1] R,G,B."""
+    torch.manual_seed(0)
+    loss = TeacherLoss("lpips", pretrained=False)
+    student, teacher = torch.rand(2, 2, 3, 64, 64)
+    expected = loss.lpips(student, teacher).mean().item()
+    assert loss(student, teacher).item() == pytest.approx(expected, rel=1e-6)
+    loss.lpips_input = "rgb"
+    expected = loss.lpips(student[:, [2, 1, 0]] * 2 - 1, teacher[:, [2, 1, 0]] * 2 - 1).mean().item()
+    assert loss(student, teacher).item() == pytest.approx(expected, rel=1e-6)
+    student.requires_grad_()
+    loss(student, teacher).backward()
+    assert student.grad.abs().sum() > 0 and all(p.grad is None for p in loss.parameters())
+
+
+@pytest.mark.parametrize(("net", "file"), [("vgg", "vgg16-397923af.pth"), ("alex", "alexnet-owt-7be5be79.pth")])
+def test_missing_lpips_weights_are_explained(net, file, monkeypatch, tmp_path):
+    import urllib.error
+
+    def no_network(*_args, **_options):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
+    with pytest.raises(ValueError, match=f"(?s){file}.*{tmp_path}.*or "):
+        lpips_network(net)
+
+
+def test_reblur_is_the_mse_of_the_mean():
+    frames, blur = torch.rand(5, 1, 3, 8, 8), torch.rand(1, 3, 8, 8)
+    expected = ((frames.numpy().mean(0) - blur.numpy()) ** 2).mean()
+    assert reblur_loss(list(frames), blur).item() == pytest.approx(expected, rel=1e-5)

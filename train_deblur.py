@@ -1,0 +1,115 @@
+"""Stage 3 of S-SDM: distil the teacher BSN -> EDSR -> SDM into the Lightweight Deblurring Network.
+
+    python train_deblur.py --base_folder GOPRO/ --bsn_path model/BSN_1000.pth --sr_path model/SR_70.pth --lambda_reblur 100 --data_type GOPRO
+    python train_deblur.py --test_mode --bsn_path model/BSN_1000.pth --sr_path model/SR_70.pth --deblur_path model/DeblurNet_100.pth --data_type GOPRO
+
+At five instants of the exposure the student's image is drawn to the teacher's, and the mean of the student's five images to the blurry
+photograph. No sharp image is read, so the official program trains on the split that it is tested on (``--train_split``).
+Source: S-SDM (arXiv 2403.09486), sections 3.3 and 3.4.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from codes.checkpoint import load_weights
+from codes.cli import command
+from codes.config import Config, option, parse_config
+from codes.dataset import SpikeData
+from codes.evaluate import Row, evaluate, test
+from codes.losses import TeacherLoss, reblur_loss
+from codes.model.bsn_model import BSN
+from codes.model.edsr_model import EDSR
+from codes.model.ldn_model import Deblur_Net
+from codes.run import Run
+from codes.schedule import cosine
+from codes.sdm import Teacher
+from codes.spike import EXPOSURE, spike_window
+
+
+@dataclass(frozen=True)
+class DeblurConfig(Config):
+    """The published recipe; flags marked * are not in the official program."""
+
+    save_folder: str = option("exp/Deblur", "where run folders are made", recipe=False)
+    train_split: Literal["train", "test"] = option(
+        "test", "*split to train on; officially test, whose sharp images are not read"
+    )
+    bsn_path: str = option("model/BSN_1000.pth", "weights of BSN")
+    sr_path: str = option("model/SR_70.pth", "weights of EDSR")
+    deblur_path: str = option("model/DeblurNet_100.pth", "weights of the student for --test_mode", recipe=False)
+    spike_deblur_len: int = option(21, "spike frames given to the student", low=1, high=41)
+    spike_bsn_len: int = option(9, "frames of the teacher's short TFP window", low=1, high=41)
+    blur_step: int = option(24, "spike frames between the instants of a training step", low=1, high=96)
+    lambda_tea: float = option(1.0, "weight of the teacher loss", low=0)
+    lambda_reblur: float = option(100.0, "weight of the reblur loss", low=0)
+    use_ssim: bool = option(False, "add 1 - SSIM to the teacher loss")
+    tea_loss: Literal["lpips", "ssim", "l1", "ssim+l1", "lpips+ssim"] = option(
+        "lpips", "*distance to the teacher; lpips fetches VGG-16"
+    )
+    lpips_input: Literal["official", "rgb"] = option(
+        "official", "*what LPIPS is given: B,G,R in [0, 1] as officially, or R,G,B in [-1, 1]"
+    )
+    teacher: Literal["cascade", "sdm"] = option(
+        "cascade", "*BSN -> EDSR -> SDM, or the SDM on plain TFP without any network"
+    )
+    sdm_len: int = option(21, "*short window of --teacher sdm", low=1, high=41)
+    sdm_enlarge: Literal["nearest", "bilinear"] = option("bilinear", "*enlarging of --teacher sdm")
+
+
+def load_teacher(cfg: DeblurConfig, run: Run) -> Teacher:
+    """The frozen teacher that the configuration names."""
+    if cfg.teacher == "sdm":
+        return Teacher.plain(cfg.sdm_len, cfg.sdm_enlarge)
+    hint = "train it (train_bsn.py, train_sr.py), fetch the authors' (README, 'Weights'), or give --teacher sdm, which needs none"
+    bsn, sr = load_weights(BSN(), cfg.bsn_path, hint), load_weights(EDSR(), cfg.sr_path, hint)
+    return run.place(Teacher.cascade(bsn, sr, cfg.spike_bsn_len))
+
+
+def main() -> None:
+    """Train, or evaluate with ``--test_mode``."""
+    cfg = parse_config(DeblurConfig, description=__doc__)
+    data = {"use_small": cfg.use_small, "vth": cfg.vth}
+    with Run(cfg, "DeblurNet") as run:
+        ldn = run.place(Deblur_Net(spike_dim=cfg.spike_deblur_len))
+        teacher = load_teacher(cfg, run)
+
+        def rows(sample):
+            """Teacher and student against the sharp image at the centre of the exposure."""
+            blur, spike = sample["blur"], sample["spike"]
+            yield Row("Blur", blur, sample.get("sharp"), "blur")
+            yield Row("SDM", teacher(blur, spike, [EXPOSURE.centre])[0], sample.get("sharp"), "tea")
+            student = ldn(blur, spike_window(spike, EXPOSURE.centre, cfg.spike_deblur_len))
+            yield Row("Deblur_Net", student.clamp(0, 1), sample.get("sharp"), "deblur")
+
+        test_set = SpikeData(cfg.base_folder, cfg.data_type, "test", use_sharp=True, **data)
+        if cfg.test_mode:
+            load_weights(ldn, cfg.deblur_path).eval()
+            return test(run, test_set, rows, weights=[cfg.bsn_path, cfg.sr_path, cfg.deblur_path])
+
+        train_set = SpikeData(
+            cfg.base_folder, cfg.data_type, cfg.train_split, use_roi=True, roi_size=cfg.roi_size, seed=cfg.seed, **data
+        )
+        instants = EXPOSURE.instants(cfg.blur_step)
+        terms = cfg.tea_loss + ("+ssim" if cfg.use_ssim and "ssim" not in cfg.tea_loss else "")
+        teacher_loss = run.place(TeacherLoss(terms, cfg.lpips_input))
+        optimiser = torch.optim.Adam(ldn.parameters(), lr=cfg.lr)
+        # Officially a cosine with T_max = epochs, stepped once per batch: a slip, the rate swings with a period of 2 * epochs steps.
+        run.begin(ldn, optimiser, train_set, official_lr=lambda step, epoch: cfg.lr * cosine(step / cfg.epochs))
+        for _epoch in run.epochs():
+            for batch in run.batches():
+                blur, spike = batch["blur"], batch["spike"]
+                with run.autocast():
+                    labels = teacher(blur, spike, instants)
+                    students = [ldn(blur, spike_window(spike, t, cfg.spike_deblur_len)) for t in instants]
+                    if cfg.clip_output:
+                        students = [student.clamp(0, 1) for student in students]
+                    tea = sum(teacher_loss(s, label) for s, label in zip(students, labels, strict=True)) / len(instants)
+                    reblur = reblur_loss(students, blur)
+                run.step(cfg.lambda_tea * tea + cfg.lambda_reblur * reblur, tea=tea, reblur=reblur)
+            run.end_epoch(lambda: evaluate(run, test_set, rows, ldn))
+
+
+if __name__ == "__main__":
+    command(main)

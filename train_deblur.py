@@ -25,7 +25,7 @@ from codes.model.ldn_model import Deblur_Net
 from codes.run import Run
 from codes.schedule import cosine
 from codes.sdm import Teacher
-from codes.spike import EXPOSURE, spike_window
+from codes.spike import EXPOSURE, spike_window, spike_windows
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def main() -> None:
             """Teacher and student against the sharp image at the centre of the exposure."""
             blur, spike = sample["blur"], sample["spike"]
             yield Row("Blur", blur, sample.get("sharp"), "blur")
-            yield Row("SDM", teacher(blur, spike, [EXPOSURE.centre])[0], sample.get("sharp"), "tea")
+            yield Row("SDM", teacher(blur, spike, [EXPOSURE.centre])[:, 0], sample.get("sharp"), "tea")
             student = ldn(blur, spike_window(spike, EXPOSURE.centre, cfg.spike_deblur_len))
             yield Row("Deblur_Net", student.clamp(0, 1), sample.get("sharp"), "deblur")
 
@@ -101,12 +101,11 @@ def main() -> None:
             for batch in run.batches():
                 blur, spike = batch["blur"], batch["spike"]
                 with run.autocast():
-                    labels = teacher(blur, spike, instants)
-                    students = [ldn(blur, spike_window(spike, t, cfg.spike_deblur_len)) for t in instants]
+                    labels = teacher(blur, spike, instants)  # (B, M, 3, H, W)
+                    students = ldn(blur, spike_windows(spike, instants, cfg.spike_deblur_len))
                     if cfg.clip_output:
-                        students = [student.clamp(0, 1) for student in students]
-                    tea = sum(teacher_loss(s, label) for s, label in zip(students, labels, strict=True)) / len(instants)
-                    reblur = reblur_loss(students, blur)
+                        students = students.clamp(0, 1)
+                    tea, reblur = teacher_loss(students, labels), reblur_loss(students, blur)
                 run.step(cfg.lambda_tea * tea + cfg.lambda_reblur * reblur, tea=tea, reblur=reblur)
             run.end_epoch(lambda: evaluate(run, test_set, rows, ldn))
 

@@ -30,43 +30,15 @@ def option(default, help: str, *, low=None, high=None, recipe: bool = True):
 
 
 @dataclass(frozen=True)
-class Config:
-    """What the three stages share. Flags marked * are not in the official program."""
+class EvalConfig:
+    """What training and every evaluation share."""
 
     base_folder: str = option("GOPRO/", "data set: the folder that holds train/ and test/", recipe=False)
-    save_folder: str = option("exp", "where run folders are made", recipe=False)
     data_type: Literal["GOPRO", "real"] = option("GOPRO", "layout of the data set; 'real' has no sharp images (RSB)")
-    exp_name: str = option("test", "name of the run; its folder is save_folder/exp_name", recipe=False)
-    epochs: int = option(101, "passes over the training split", low=1, recipe=False)
-    lr: float = option(1e-3, "learning rate of Adam", low=0)
-    seed: int = option(42, "seed of weights, order and crops", low=0)
     use_small: bool = option(False, "keep every 10th sample")
-    test_mode: bool = option(False, "evaluate checkpoints instead of training", recipe=False)
     vth: float = option(
         1.0, "*firing threshold of the spikes to use, in the paper's unit (1: spike_data, 2: spike_data_vth2)", low=0
     )
-    bs: int = option(4, "batch size", low=1)
-    roi_size: int = option(512, "side of the training crop in image pixels, a multiple of 4", low=16)
-    train_split: Literal["train", "test"] = option("train", "*split to train on")
-    lr_schedule: Literal["official", "cosine", "onecycle", "constant"] = option(
-        "official", "*learning rate over time: cosine and onecycle end at 0 with the last step"
-    )
-    grad_clip: float = option(0.0, "*largest gradient norm (0: no limit)", low=0)
-    clip_output: bool = option(True, "*clip outputs to [0, 1] before the loss, as officially; off, no start is dead")
-    max_steps: int = option(
-        0,
-        "*stop after this many optimiser steps, however many epochs that is (0: --epochs decides)",
-        low=0,
-        recipe=False,
-    )
-    eval_every: int = option(5, "*epochs between evaluations in training (0: only at the end)", low=0, recipe=False)
-    eval_samples: int = option(8, "*test samples of such an evaluation (0: all)", low=0, recipe=False)
-    eval_images: int = option(4, "*samples of an evaluation that are saved as pictures", low=0, recipe=False)
-    save_every: int = option(5, "*epochs between saved weights", low=1, recipe=False)
-    state_every: float = option(
-        300.0, "*seconds between saved training states, from which a killed run resumes", low=0, recipe=False
-    )
-    log_every: int = option(10, "*steps between lines in metrics.jsonl and TensorBoard", low=1, recipe=False)
     metrics: tuple[Literal["ssim", "psnr", "mse", "lpips"], ...] = option(
         ("ssim", "psnr"), "*metrics of an evaluation; lpips fetches AlexNet", recipe=False
     )
@@ -75,12 +47,46 @@ class Config:
         "*official: images on [-1, 1] (MSE is 4 times the standard one; PSNR's rare range slip); standard: [0, 1]",
         recipe=False,
     )
+    eval_images: int = option(4, "*samples of an evaluation that are saved as pictures", low=0, recipe=False)
     device: str = option("auto", "*auto, cpu, cuda, cuda:N or mps", recipe=False)
     precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "*autocast precision")
     workers: int = option(
-        -1, "*loader processes (-1: up to 4, one per core); the result does not depend on it", low=-1, recipe=False
+        -1, "*loader processes (-1: one per core, at most 4); the result does not depend on it", low=-1, recipe=False
     )
-    overwrite: bool = option(False, "*start anew; the old run folder is kept under another name", recipe=False)
+
+
+@dataclass(frozen=True)
+class Config(EvalConfig):
+    """What the three stages of training share. Flags marked * are not in the official program."""
+
+    save_folder: str = option("exp", "where run folders are made", recipe=False)
+    exp_name: str = option("test", "name of the run; its folder is save_folder/exp_name", recipe=False)
+    test_mode: bool = option(False, "evaluate checkpoints instead of training", recipe=False)
+    epochs: int = option(101, "passes over the training split", low=1, recipe=False)
+    lr: float = option(1e-3, "learning rate of Adam", low=0)
+    seed: int = option(42, "seed of weights, order and crops", low=0)
+    bs: int = option(4, "batch size", low=1)
+    roi_size: int = option(512, "side of the training crop in image pixels, a multiple of 4", low=16)
+    train_split: Literal["train", "test"] = option("train", "*split to train on")
+    lr_schedule: Literal["official", "cosine", "onecycle", "constant"] = option(
+        "official", "*learning rate over time; cosine and onecycle end at 0 with the last step"
+    )
+    grad_clip: float = option(0.0, "*largest gradient norm (0: no limit)", low=0)
+    clip_output: bool = option(True, "*clip outputs to [0, 1] before the loss, as officially; off, no start is dead")
+    max_steps: int = option(
+        0,
+        "*train for this many optimiser steps, however many epochs that is (0: --epochs decides)",
+        low=0,
+        recipe=False,
+    )
+    eval_every: int = option(5, "*epochs between evaluations in training (0: only at the end)", low=0, recipe=False)
+    eval_samples: int = option(8, "*test samples of an evaluation in training (0: all)", low=0, recipe=False)
+    save_every: int = option(5, "*epochs between saved weights", low=1, recipe=False)
+    state_every: float = option(
+        300.0, "*seconds between saved training states, from which a killed run goes on", low=0, recipe=False
+    )
+    log_every: int = option(10, "*steps between lines in metrics.jsonl and TensorBoard", low=1, recipe=False)
+    overwrite: bool = option(False, "*start anew; the earlier run folder is kept under another name", recipe=False)
 
 
 def parse_config(cls: type, argv: list[str] | None = None, description: str | None = None):

@@ -221,10 +221,6 @@ def loader(dataset: SpikeData, batch_sampler=None, workers: int = -1, pin: bool 
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = min(4, cores)
     order = {"batch_sampler": batch_sampler} if batch_sampler is not None else {"batch_size": 1}
-    return torch.utils.data.DataLoader(
-        dataset, num_workers=workers, pin_memory=pin, worker_init_fn=_single_thread, **order
-    )
-
-
-def _single_thread(_worker: int) -> None:
-    cv2.setNumThreads(1)
+    # A forked child that inherits OpenCV's thread pool can wait for it for ever; the processes are the parallelism.
+    cv2.setNumThreads(0)
+    return torch.utils.data.DataLoader(dataset, num_workers=workers, pin_memory=pin, **order)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from codes import metrics as metric_functions
 from codes.config import as_dict
 from codes.dataset import SpikeData, loader
-from codes.device import describe
+from codes.device import autocast, describe
 from codes.files import replacing
 from codes.image import grid, to_uint8, write_image
 from codes.metrics import compute_img_metric, lpips_network
@@ -135,7 +135,8 @@ def evaluate(run, dataset: SpikeData, rows: Rows, network: nn.Module) -> Report:
         network: what is being trained; evaluated in eval mode and left in training mode.
     """
     network.eval()
-    report = measure_rows(run, dataset, rows, run.cfg.eval_samples, run.folder / "imgs", f"{run.epoch:03}")
+    images = run.folder / "imgs"
+    report = measure_rows(run.cfg, run.device, dataset, rows, images, f"{run.epoch:03}", run.cfg.eval_samples)
     network.train()
     return report
 
@@ -151,7 +152,7 @@ def test(run, dataset: SpikeData, rows: Rows, weights: list[str]) -> None:
     run.say(f"{dataset.folder}: {len(dataset)} samples, whole frames, {run.cfg.precision} on {describe(run.device)}")
     if not dataset.use_sharp:
         run.say("this data set has no sharp images: pictures are written, rows that need one have no figures")
-    report = measure_rows(run, dataset, rows, 0, folder / "imgs", "000")
+    report = measure_rows(run.cfg, run.device, dataset, rows, folder / "imgs")
     for line in report.lines():
         run.say(line)
     run.say(
@@ -166,16 +167,21 @@ def test(run, dataset: SpikeData, rows: Rows, weights: list[str]) -> None:
     report.write(folder, about)
 
 
-def measure_rows(run, dataset: SpikeData, rows: Rows, samples: int, images: Path, prefix: str) -> Report:
+def measure_rows(
+    cfg, device: torch.device, dataset: SpikeData, rows: Rows, images: Path, prefix: str = "000", samples: int = 0
+) -> Report:
     """Measure the rows of a table, whole frames, one sample at a time.
 
     Args:
-        run, dataset, rows: as in :func:`evaluate`.
-        samples: how many samples, spread evenly over the data set; 0 is all.
+        cfg: the configuration (:class:`codes.config.EvalConfig`).
+        device: where to compute.
+        dataset: with sharp images where there are any.
+        rows: what the table holds.
         images: folder for pictures ``{prefix}_{index:04}_{kind}.png`` and ``..._panel.png``.
         prefix: officially the epoch, three digits.
+        samples: how many samples, spread evenly over the data set; 0 is all.
     """
-    cfg, device, report = run.cfg, run.device, Report()
+    report = Report()
     lpips = lpips_network("alex").to(device) if "lpips" in cfg.metrics else None
     chosen = range(len(dataset))
     if 0 < samples < len(dataset):
@@ -186,7 +192,7 @@ def measure_rows(run, dataset: SpikeData, rows: Rows, samples: int, images: Path
         report.names.append(sample["name"][0])
         sample = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in sample.items()}
         pictures = []
-        with torch.inference_mode(), run.autocast():
+        with torch.inference_mode(), autocast(device, cfg.precision):
             synchronize(device)
             start = time.perf_counter()
             for row in rows(sample):

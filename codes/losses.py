@@ -3,8 +3,6 @@
 The total is  lambda_tea * sum_t L(teacher_t, student_t) / M  +  lambda_reblur * MSE(B, mean_t student_t).
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -62,8 +60,9 @@ class TeacherLoss(nn.Module):
         self.lpips = lpips_network("vgg", pretrained) if "lpips" in self.terms else None
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """A scalar for ``(B, 3, H, W)`` twice, the mean over the batch."""
-        loss = student.new_zeros(())
+        """A scalar for ``(B, M, 3, H, W)`` twice: the mean over batch and instants."""
+        student, teacher = student.flatten(0, 1), teacher.flatten(0, 1)
+        loss = torch.zeros((), device=student.device)
         if self.lpips is not None:
             pair = (student, teacher)
             if self.lpips_input == "rgb":
@@ -76,6 +75,6 @@ class TeacherLoss(nn.Module):
         return loss
 
 
-def reblur_loss(students: Sequence[torch.Tensor], blur: torch.Tensor) -> torch.Tensor:
-    """MSE between the blurry image and the mean of the student's frames (S-SDM, section 3.4)."""
-    return F.mse_loss(torch.stack(list(students)).mean(0), blur)
+def reblur_loss(students: torch.Tensor, blur: torch.Tensor) -> torch.Tensor:
+    """MSE between the blurry image ``(B, 3, H, W)`` and the mean of the student's frames ``(B, M, 3, H, W)`` (section 3.4)."""
+    return F.mse_loss(students.mean(dim=1), blur)

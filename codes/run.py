@@ -51,6 +51,7 @@ class Run:
         autocast(self.device, cfg.precision)  # refuses what cannot be, before anything is written
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=cfg.precision == "fp16")
         self.step_count = self.epoch = self.batch = self.total = 0
+        self.seconds = 0.0  # spent in training, over all interruptions
         self.sums: dict[str, float] = {}
         self.stopping = self.warned = False
         self.board = self.bar = None
@@ -113,7 +114,8 @@ class Run:
         self.bar = tqdm(
             total=self.total, initial=self.step_count, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty()
         )
-        self._first_step, self._started, self._printed = self.step_count, time.monotonic(), time.monotonic()
+        self._clock = self._printed = time.monotonic()
+        self._first = self.step_count, self.seconds
 
     @property
     def finished(self) -> bool:
@@ -180,6 +182,8 @@ class Run:
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.step_count += 1
+        now = time.monotonic()
+        self.seconds, self._clock = self.seconds + now - self._clock, now
         for key, value in values.items():
             self.sums[key] = self.sums.get(key, 0.0) + value
         self.sums["steps"] = self.sums.get("steps", 0) + 1
@@ -201,6 +205,7 @@ class Run:
             self._save_weights("last")
         if evaluation is not None and (self.finished or cfg.eval_every and self.epoch % cfg.eval_every == 0):
             self.report(evaluation())
+            self._clock = time.monotonic()  # what is measured is training
 
     def report(self, report) -> None:
         """Log an evaluation: official lines in results.txt, rows in metrics.jsonl, scalars and panels in TensorBoard."""
@@ -256,7 +261,8 @@ class Run:
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
-        self.step_count, self.epoch, self.batch, self.sums = (state[key] for key in ("step", "epoch", "batch", "sums"))
+        self.step_count, self.epoch, self.batch = (state[key] for key in ("step", "epoch", "batch"))
+        self.sums, self.seconds = state["sums"], state["seconds"]
         for name in LOGS:
             with open(self.folder / name, "a+b") as file:
                 file.truncate(min(state["logs"][name], file.tell()))
@@ -292,6 +298,7 @@ class Run:
                 "epoch": self.epoch,
                 "batch": self.batch,
                 "sums": self.sums,
+                "seconds": self.seconds,
                 "logs": lengths,
             },
             self.folder / "ckpts" / "state.pth",
@@ -324,14 +331,15 @@ class Run:
         steps = self.sums.pop("steps")
         means = {key: value / steps for key, value in self.sums.items()}
         self.sums = {}
-        self._record({"kind": "train", "step": self.step_count, "epoch": self.epoch, "lr": rate, **means})
+        place = {"step": self.step_count, "epoch": self.epoch, "seconds": round(self.seconds, 1)}
+        self._record({"kind": "train", **place, "lr": rate, **means})
         for key, value in {**means, "lr": rate}.items():
             self.board.add_scalar(f"train/{key}", value, self.step_count)
         self.bar.set_postfix(loss=f"{means['loss']:.4g}", lr=f"{rate:.2e}", epoch=self.epoch)
         now = time.monotonic()
         if self.bar.disable and (now - self._printed > PRINT_SECONDS or self.finished):
             self._printed = now
-            speed = (self.step_count - self._first_step) / (now - self._started)
+            speed = (self.step_count - self._first[0]) / (self.seconds - self._first[1])
             left = (self.total - self.step_count) / speed
             print(
                 f"step {self.step_count}/{self.total}  epoch {self.epoch}  loss {means['loss']:.5f}  lr {rate:.2e}  "

@@ -84,7 +84,7 @@ class Teacher(nn.Module):
         return self.enlarge(self.denoised(spike, instant)).clamp(0, 1)
 
     @torch.no_grad()
-    def forward(self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int]) -> list[torch.Tensor]:
+    def forward(self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int]) -> torch.Tensor:
         """Pseudo-labels at several instants.
 
         Args:
@@ -93,10 +93,10 @@ class Teacher(nn.Module):
             instants: frame indices.
 
         Returns:
-            A list of ``(B, 3, H, W)`` in [0, 1], one for each instant.
+            ``(B, M, 3, H, W)`` in [0, 1] for M instants.
         """
         tfp_long = self.long(spike)
-        return [sdm(blur, tfp_long, self.short(spike, instant)) for instant in instants]
+        return torch.stack([sdm(blur, tfp_long, self.short(spike, instant)) for instant in instants], dim=1)
 
 
 class Enlarge(nn.Module):

@@ -167,6 +167,11 @@ def spike_window(spike, centre: int, length: int):
     return spike[..., window(centre, length, spike.shape[-3]), :, :]
 
 
+def spike_windows(spike: torch.Tensor, instants, length: int) -> torch.Tensor:
+    """The windows around several instants: ``(B, T, H, W)`` to ``(B, M, length, H, W)``; see :func:`window`."""
+    return torch.stack([spike_window(spike, instant, length) for instant in instants], dim=1)
+
+
 def tfp(spike: torch.Tensor, centre: int, length: int) -> torch.Tensor:
     """Texture from playback: the mean of the spikes in a window around an instant.
 

@@ -13,10 +13,10 @@ just as the official program gets them from interpolated GOPRO video (S-SDM, arX
 and in its layout, `{blur_data,sharp_data,spike_data}/<sequence>/<frame>.{png,png,dat}`.
 
 **Motion** is the length, in pixels of the frame, of the polyline through the 97 positions that one point
-takes in the frame under the exposure. For the camera it is the scene point at the frame's centre at the exposure's
-centre, about which the image also turns and zooms; for a cut-out it is its own centre. A path is
-normalised to the length that was drawn, so the figure is exact. Turning and zooming move the frame's long
-edges by at most about 0.1 of the motion each way.
+takes in the frame under the exposure. For the camera it is the scene point at the frame's centre at the
+exposure's centre, about which the image also turns and zooms; for a cut-out it is its own centre. A path
+is normalised to the length that was drawn, so the figure is exact. Turning and zooming are in proportion:
+each adds at most 0.2 of the motion at half the frame's longer side from the centre.
 """
 
 import re
@@ -153,7 +153,7 @@ def _draw_scale(shape, size: tuple[int, int], rng: np.random.Generator) -> float
     """
     cover = max(size[0] / shape[0], size[1] / shape[1])
     low = cover if cover <= 1 else max(1.0, 0.75 * cover)
-    return float(np.exp(rng.uniform(np.log(low), np.log(max(1.25 * low, 1.0)))))
+    return float(np.exp(rng.uniform(np.log(low), np.log(max(1.4 * low, 1.0)))))
 
 
 def _resized(photo: np.ndarray, scale: float) -> np.ndarray:
@@ -220,7 +220,7 @@ class Foreground:
     """
 
     def __init__(self, photo, size: tuple[int, int], length: float, rng: np.random.Generator):
-        self.radius = max(round(rng.uniform(0.08, 0.2) * size[0]), 4)
+        self.radius = max(round(rng.uniform(0.1, 0.25) * size[0]), 4)
         side = 2 * self.radius + 1
         scale = max(_draw_scale(photo.shape, size, rng), side / min(photo.shape[:2]))
         piece = min(round(side / scale), *photo.shape[:2])

@@ -9,7 +9,7 @@ from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
 from codes.sdm import Teacher
-from codes.spike import EXPOSURE, spike_window
+from codes.spike import EXPOSURE, spike_windows
 from tests.conftest import filled
 
 
@@ -18,13 +18,15 @@ def the_loss(data, spike, blur, networks):
     bsn, sr, ldn = networks
     instants = EXPOSURE.instants()
     labels = Teacher.cascade(bsn, sr)(blur, spike, instants)
-    students = [ldn(blur, spike_window(spike, t, 21)).clamp(0, 1) for t in instants]
+    students = ldn(blur, spike_windows(spike, instants, 21)).clamp(0, 1)
     distance = TeacherLoss("ssim")
-    parts = [distance(student, label) / 5 for student, label in zip(students, labels, strict=True)]
+    parts = [distance(students[:, i : i + 1], labels[:, i : i + 1]).item() / 5 for i in range(5)]
+    np.testing.assert_allclose(parts, data["parts"], rtol=1e-4)
+    tea = distance(students, labels)
+    assert tea.item() == pytest.approx(sum(parts), rel=1e-5)
     reblur = 100 * reblur_loss(students, blur)
-    np.testing.assert_allclose([part.item() for part in parts], data["parts"], rtol=1e-4)
     assert reblur.item() == pytest.approx(float(data["reblur"]), rel=1e-4)
-    loss = sum(parts) + reblur
+    loss = tea + reblur
     assert loss.item() == pytest.approx(float(data["loss"]), rel=1e-4)
     return loss, labels, students
 
@@ -34,8 +36,8 @@ def test_golden_filled(golden):
     spike, blur = torch.from_numpy(data["spike"]), torch.from_numpy(data["blur"])
     networks = filled(BSN()), filled(EDSR()), filled(Deblur_Net())
     loss, labels, students = the_loss(data, spike, blur, networks)
-    np.testing.assert_allclose(labels[2], data["teacher_68"], atol=1e-4)
-    np.testing.assert_allclose(students[2].detach(), data["pred_68"], atol=1e-5)
+    np.testing.assert_allclose(labels[:, 2], data["teacher_68"], atol=1e-4)
+    np.testing.assert_allclose(students[:, 2].detach(), data["pred_68"], atol=1e-5)
     loss.backward()
     gradients = {name: p.grad.norm().item() for name, p in networks[2].named_parameters()}
     assert gradients["pred.weight"] == pytest.approx(float(data["grad_norm_pred_weight"]), rel=1e-3)
@@ -56,8 +58,8 @@ def test_golden_trained(golden, golden_folder):
     teacher = Teacher.cascade(*networks[:2])
     for index, instant in enumerate(EXPOSURE.instants()):
         np.testing.assert_allclose(teacher.denoised(spike, instant)[0], data["tfp_bsn"][index], atol=1e-5)
-        np.testing.assert_allclose(labels[index][0], data["teacher"][index], atol=1e-4)
-        np.testing.assert_allclose(students[index][0].detach(), data["pred"][index], atol=1e-5)
+        np.testing.assert_allclose(labels[0, index], data["teacher"][index], atol=1e-4)
+        np.testing.assert_allclose(students[0, index].detach(), data["pred"][index], atol=1e-5)
 
 
 def test_gaussian_ssim_against_scikit_image():
@@ -75,7 +77,7 @@ def test_gaussian_ssim_against_scikit_image():
 
 
 def test_terms_add_up():
-    student, teacher = torch.rand(2, 2, 3, 32, 32)
+    student, teacher = torch.rand(2, 2, 3, 3, 32, 32)
     l1, ssim, both = (TeacherLoss(terms)(student, teacher).item() for terms in ("l1", "ssim", "ssim+l1"))
     assert l1 == pytest.approx((student - teacher).abs().mean().item(), rel=1e-5)
     assert both == pytest.approx(l1 + ssim, rel=1e-6)
@@ -89,11 +91,11 @@ def test_lpips_gets_what_the_official_program_gives_it():
     """With a random backbone: the package's own value on [0, 1] B,G,R, or on [-1, 1] R,G,B."""
     torch.manual_seed(0)
     loss = TeacherLoss("lpips", pretrained=False)
-    student, teacher = torch.rand(2, 2, 3, 64, 64)
-    expected = loss.lpips(student, teacher).mean().item()
+    student, teacher = torch.rand(2, 2, 1, 3, 64, 64)
+    expected = loss.lpips(student[:, 0], teacher[:, 0]).mean().item()
     assert loss(student, teacher).item() == pytest.approx(expected, rel=1e-6)
     loss.lpips_input = "rgb"
-    expected = loss.lpips(student[:, [2, 1, 0]] * 2 - 1, teacher[:, [2, 1, 0]] * 2 - 1).mean().item()
+    expected = loss.lpips(student[:, 0, [2, 1, 0]] * 2 - 1, teacher[:, 0, [2, 1, 0]] * 2 - 1).mean().item()
     assert loss(student, teacher).item() == pytest.approx(expected, rel=1e-6)
     student.requires_grad_()
     loss(student, teacher).backward()
@@ -114,6 +116,6 @@ def test_missing_lpips_weights_are_explained(net, file, monkeypatch, tmp_path):
 
 
 def test_reblur_is_the_mse_of_the_mean():
-    frames, blur = torch.rand(5, 1, 3, 8, 8), torch.rand(1, 3, 8, 8)
-    expected = ((frames.numpy().mean(0) - blur.numpy()) ** 2).mean()
-    assert reblur_loss(list(frames), blur).item() == pytest.approx(expected, rel=1e-5)
+    frames, blur = torch.rand(2, 5, 3, 8, 8), torch.rand(2, 3, 8, 8)
+    expected = ((frames.numpy().mean(1) - blur.numpy()) ** 2).mean()
+    assert reblur_loss(frames, blur).item() == pytest.approx(expected, rel=1e-5)

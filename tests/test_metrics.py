@@ -35,7 +35,9 @@ def test_ssim_of_flat_and_bright_images_against_scikit_image():
         expected = skimage.metrics.structural_similarity(
             first.astype(float), second.astype(float), channel_axis=0, data_range=1
         )
-        assert ssim(torch.from_numpy(first)[None], torch.from_numpy(second)[None]).item() == pytest.approx(expected, abs=1e-5)
+        assert ssim(torch.from_numpy(first)[None], torch.from_numpy(second)[None]).item() == pytest.approx(
+            expected, abs=1e-5
+        )
 
 
 @pytest.mark.parametrize("metric", ["psnr", "ssim", "mse"])
@@ -59,7 +61,9 @@ def test_official_range_rule_against_scikit_image():
     for a in (first, bright):
         with np.errstate(all="ignore"):
             expected = skimage.metrics.peak_signal_noise_ratio(a[0] * 2 - 1, second[0] * 2 - 1)
-        assert compute_img_metric(torch.from_numpy(a), torch.from_numpy(second), "psnr") == pytest.approx(expected, abs=1e-4)
+        assert compute_img_metric(torch.from_numpy(a), torch.from_numpy(second), "psnr") == pytest.approx(
+            expected, abs=1e-4
+        )
 
 
 def test_equal_images():

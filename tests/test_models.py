@@ -105,3 +105,13 @@ def test_mean_shifts_are_fixed():
     image = rnd(1, 1, 4, 4)
     np.testing.assert_allclose(network.sub_mean(image), image - 0.446, atol=1e-6)
     np.testing.assert_allclose(network.add_mean(image), image + 0.446, atol=1e-6)
+
+
+def test_ldn_at_several_instants_is_ldn_at_each():
+    network = filled(Deblur_Net())
+    blur, spike = rnd(2, 3, 32, 48), torch.rand(2, 5, 21, 8, 12) < 0.3
+    with torch.inference_mode():
+        together = network(blur, spike)
+        assert together.shape == (2, 5, 3, 32, 48)
+        for index in range(5):
+            np.testing.assert_allclose(together[:, index], network(blur, spike[:, index]), atol=1e-6)

@@ -51,7 +51,8 @@ def test_teacher_is_the_formula_and_enlarges_the_long_window_once():
     sr = Count()
     labels = Teacher.cascade(torch.nn.Identity(), sr, 9)(blur, spike, (20, 68, 116))
     assert sr.images == 2 * (1 + 3)
-    for label, instant in zip(labels, (20, 68, 116), strict=True):
+    assert labels.shape == (2, 3, 3, 32, 32)
+    for label, instant in zip(labels.unbind(1), (20, 68, 116), strict=True):
         short = spike[:, instant - 4 : instant + 5].float().mean(1, keepdim=True)
         long = spike[:, 20:117].float().mean(1, keepdim=True)
         ratio = torch.where(long > 0, short / long, torch.zeros_like(long))
@@ -64,4 +65,4 @@ def test_teacher_is_frozen():
     assert not any(p.requires_grad for p in teacher.parameters())
     teacher.train()
     assert not teacher.training and not teacher.denoise.training
-    assert not teacher(torch.rand(1, 3, 16, 16), torch.ones(1, 137, 4, 4), [68])[0].requires_grad
+    assert not teacher(torch.rand(1, 3, 16, 16), torch.ones(1, 137, 4, 4), [68]).requires_grad

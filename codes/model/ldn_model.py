@@ -86,14 +86,15 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
         self.pred = nn.Conv2d(19, 3, 1)
 
     def forward(self, blur: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
-        """Deblur one instant.
+        """Deblur one instant, or several of one exposure at once; the image is then encoded once for all.
 
         Args:
             blur: ``(B, 3, H, W)``, B,G,R in [0, 1]; H and W multiples of 4.
-            spike: ``(B, spike_dim, H/4, W/4)``, zeros and ones, any dtype.
+            spike: ``(B, spike_dim, H/4, W/4)``, or ``(B, M, spike_dim, H/4, W/4)`` for M instants; zeros and ones, any
+                dtype.
 
         Returns:
-            ``(B, 3, H, W)``, not clipped.
+            ``(B, 3, H, W)``, or ``(B, M, 3, H, W)``; not clipped.
         """
         height, width = blur.shape[-2:]
         if spike.shape[-2:] != (height // 4, width // 4) or height % 4 or width % 4:
@@ -102,6 +103,13 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
                 "the image must be 4 times as high and as wide as the spikes"
             )
         image = self.blur_enc2(self.blur_enc(blur))
+        if spike.dim() == 5:
+            instants = spike.shape[1]
+            spike, image, blur = spike.flatten(0, 1), *(x.repeat_interleave(instants, 0) for x in (image, blur))
+            return self._decode(blur, image, spike).unflatten(0, (-1, instants))
+        return self._decode(blur, image, spike)
+
+    def _decode(self, blur: torch.Tensor, image: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
         events = self.spike_enc2(self.spike_enc(spike.to(blur.dtype)))
         x = self.sa(self.ca(torch.cat([image, events], dim=1)))
         x = self.decoder2(self.decoder1(self.resBlock2(self.resBlock1(x))))

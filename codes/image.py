@@ -42,10 +42,10 @@ def to_float(image: np.ndarray) -> np.ndarray:
 
 
 def to_uint8(image) -> np.ndarray:
-    """Float ``(C, H, W)`` in [0, 1] (tensor or array; 1 or 3 channels) to uint8 ``(H, W, 3)``, clipped and rounded."""
+    """Float ``(C, H, W)`` in [0, 1] (tensor or array; 1 or 3 channels) to uint8 ``(H, W, 3)``, clipped and rounded; NaN is 0."""
     if isinstance(image, torch.Tensor):
         image = image.detach().float().cpu().numpy()
-    image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+    image = np.rint(np.clip(np.nan_to_num(image), 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 

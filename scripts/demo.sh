@@ -3,7 +3,7 @@
 set -euo pipefail
 
 folder=demo size=360x640 train=24 test=8 photos= device=auto
-bsn_steps=400 sr_steps=200 ldn_steps=1500 skip=
+bsn_steps=400 sr_steps=200 ldn_steps=1000 skip=
 
 usage() {
     cat <<TEXT
@@ -74,7 +74,7 @@ fi
 if wanted deblur; then
     stage "training LDN, the student"
     $python train_deblur.py "${common[@]}" "${quick[@]}" --save_folder "$exp/Deblur" --max_steps "$ldn_steps" --lr 2e-3 \
-        --train_split train --teacher sdm --tea_loss l1
+        --train_split train --teacher sdm --tea_loss l1 --lambda_reblur 10
 fi
 weights=(--bsn_path "$exp/BSN/demo/ckpts/BSN_last.pth" --sr_path "$exp/SR/demo/ckpts/SR_last.pth")
 if wanted test; then

@@ -41,3 +41,21 @@ def filled(network):
 
 def rnd(*shape):
     return torch.from_numpy(np.random.default_rng(0).random(shape).astype(np.float32))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A data set of 3 training and 2 test samples of 64x96 pixels; read only."""
+    from tests.test_scripts import call
+
+    root = tmp_path_factory.mktemp("data") / "GOPRO"
+    call("scripts/make_demo_data.py", "--out", root, "--size", "64x96", "--train", 3, "--test", 2)
+    return root
+
+
+@pytest.fixture
+def copy(tiny, tmp_path):
+    """A copy of the tiny data set that a test may spoil."""
+    import shutil
+
+    return Path(shutil.copytree(tiny, tmp_path / "GOPRO"))

@@ -54,6 +54,16 @@ def test_official_convention_golden(metric, golden):
         assert compute_img_metric(a, b, metric, margin) == pytest.approx(float(data[metric + suffix]), abs=1e-5)
 
 
+@pytest.mark.parametrize("level", [0.02, 0.5, 0.98])
+def test_official_ssim_of_nearly_flat_images_against_scikit_image(level):
+    rng = np.random.default_rng(1)
+    pair = [np.clip(level + 0.01 * rng.standard_normal((1, 3, 40, 40)), 0, 1).astype(np.float32) for _ in range(2)]
+    expected = skimage.metrics.structural_similarity(
+        *(image[0].astype(float) * 2 - 1 for image in pair), channel_axis=0, data_range=2
+    )
+    assert compute_img_metric(*map(torch.from_numpy, pair), "ssim") == pytest.approx(expected, abs=1e-5)
+
+
 def test_official_range_rule_against_scikit_image():
     """scikit-image takes 1 for the range of an image on [-1, 1] without negative values."""
     first, second = (image[:1] for image in pair(7))

@@ -1,0 +1,192 @@
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from codes.dataset import BatchPlan, SpikeData, loader
+from codes.spike import read_dat, write_dat
+
+
+def paths(root, split="train"):
+    spikes = sorted((root / split / "spike_data").glob("*/*.dat"))
+    blurs = [root / split / "blur_data" / p.parent.name / f"{p.stem}.png" for p in spikes]
+    return spikes, blurs
+
+
+def test_whole_samples(tiny):
+    data = SpikeData(tiny, "GOPRO", "test", use_sharp=True)
+    spikes, blurs = paths(tiny, "test")
+    assert len(data) == 2
+    for index, sample in enumerate(data[i] for i in range(2)):
+        expected = cv2.imread(str(blurs[index])).transpose(2, 0, 1) / 255  # B, G, R
+        np.testing.assert_allclose(sample["blur"], expected, atol=1e-7)
+        np.testing.assert_array_equal(sample["spike"], read_dat(spikes[index], 16, 24))
+        sharp = cv2.imread(str(blurs[index]).replace("blur_data", "sharp_data")).transpose(2, 0, 1) / 255
+        np.testing.assert_allclose(sample["sharp"], sharp, atol=1e-7)
+        assert sample["name"] == f"{spikes[index].parent.name}/000019"
+        assert sample["blur"].dtype == torch.float32 and sample["spike"].dtype == torch.uint8
+
+
+def test_crops_lie_on_the_spike_grid_and_follow_the_epoch(tiny):
+    whole = SpikeData(tiny, "GOPRO", "train")[1]
+    data = SpikeData(tiny, "GOPRO", "train", use_roi=True, roi_size=32, seed=3)
+    places = set()
+    for epoch in range(12):
+        sample = data[1, epoch]
+        assert sample["blur"].shape == (3, 32, 32) and sample["spike"].shape == (137, 8, 8)
+        found = [
+            (y, x)
+            for y in range(9)
+            for x in range(17)
+            if torch.equal(whole["blur"][:, 4 * y : 4 * y + 32, 4 * x : 4 * x + 32], sample["blur"])
+            and torch.equal(whole["spike"][:, y : y + 8, x : x + 8], sample["spike"])
+        ]
+        assert len(found) == 1
+        places.add(found[0])
+        assert torch.equal(data[1, epoch]["blur"], sample["blur"])
+    assert len(places) > 6
+
+
+def test_sharp_images_are_not_read_in_training(copy):
+    shutil.rmtree(copy / "train" / "sharp_data")
+    assert "sharp" not in SpikeData(copy, "GOPRO", "train", use_roi=True, roi_size=32)[0]
+    with pytest.raises(FileNotFoundError, match="has no sharp_data"):
+        SpikeData(copy, "GOPRO", "train", use_sharp=True)
+
+
+def test_use_small_keeps_every_tenth(copy):
+    spikes, blurs = paths(copy)
+    for number in range(101, 119):
+        for source in (spikes[0], blurs[0]):
+            shutil.copy(source, source.with_stem(f"{number:06}"))
+    data = SpikeData(copy, "GOPRO", "train")
+    small = SpikeData(copy, "GOPRO", "train", use_small=True)
+    assert small.spike_paths == data.spike_paths[::10] and len(small) == 3
+
+
+def test_other_thresholds_lie_beside(copy):
+    shutil.copytree(copy / "test" / "spike_data", copy / "test" / "spike_data_vth2")
+    assert SpikeData(copy, "GOPRO", "test", vth=2).spike_paths[0].parts[-3] == "spike_data_vth2"
+    with pytest.raises(FileNotFoundError, match="spike_data_vth4 does not exist"):
+        SpikeData(copy, "GOPRO", "test", vth=4)
+
+
+def test_spike_full(copy):
+    for spike in paths(copy)[0]:
+        cube = np.random.default_rng(0).random((137, 64, 96)) < 0.3
+        write_dat(copy / "train" / "spike_full" / spike.parent.name / spike.name, cube)
+    data = SpikeData(copy, "GOPRO", "train", spike_full=True, use_roi=True, roi_size=32)
+    assert data[0, 1]["spike"].shape == (137, 32, 32) and data[0, 1]["blur"].shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("splits", [True, False])
+def test_real_captures(splits, tiny, tmp_path):
+    spikes, blurs = paths(tiny)
+    root = tmp_path / "RSB"
+    base = root / "test" if splits else root
+    for spike, blur in zip(spikes, blurs, strict=True):
+        for kind, name in (("spike_data", f"{spike.stem}.dat"), ("blur_data", f"{spike.stem}.jpg")):
+            (base / kind / spike.parent.name).mkdir(parents=True)
+            target = base / kind / spike.parent.name / name
+            if kind == "spike_data":
+                shutil.copy(spike, target)
+            else:
+                cv2.imwrite(str(target), cv2.imread(str(blur)))
+    data = SpikeData(root, "real", "test", use_sharp=True)
+    assert len(data) == 3 and not data.use_sharp and "sharp" not in data[0]
+    assert data[0]["blur"].shape == (3, 64, 96)
+
+
+def spoil_truncated(root):
+    path = paths(root)[0][1]
+    path.write_bytes(path.read_bytes()[:-100])
+    return path.name + r" holds 6476 bytes; 137 frames of 16x24 .* are 6576: truncated"
+
+
+def spoil_other_size(root):
+    path = paths(root)[0][0]
+    write_dat(path, np.zeros((137, 32, 48)))
+    return "137 frames of 16x24 .* are 6576: truncated, or not made for this image"
+
+
+def spoil_missing_png(root):
+    path = paths(root)[1][2]
+    path.unlink()
+    return f"the sample {path.parent.name}/000019 has no blur_data"
+
+
+def spoil_unreadable_png(root):
+    path = paths(root)[1][0]
+    path.write_bytes(b"no image")
+    return "000019.png is no image that can be decoded"
+
+
+def spoil_odd_size(root):
+    path = paths(root)[1][0]
+    cv2.imwrite(str(path), np.zeros((66, 96, 3), np.uint8))
+    return "is 66x96; both sides must be multiples of 4"
+
+
+def spoil_empty(root):
+    shutil.rmtree(root / "train" / "spike_data")
+    (root / "train" / "spike_data").mkdir()
+    return r"no samples: .*spike_data holds no \*/\*.dat files; expected .*<sequence>/<frame>.dat"
+
+
+def spoil_split(root):
+    shutil.rmtree(root / "train")
+    return "no split 'train': the folder .* does not exist; .* holds demo_data.json, test"
+
+
+def spoil_all(root):
+    shutil.rmtree(root)
+    return "no data set: the folder .* does not exist"
+
+
+SPOILED = [value for name, value in list(globals().items()) if name.startswith("spoil_")]
+
+
+@pytest.mark.parametrize("spoil", SPOILED)
+def test_bad_data_are_named_at_start(spoil, copy):
+    with pytest.raises((ValueError, OSError), match=spoil(copy)):
+        SpikeData(copy, "GOPRO", "train")
+
+
+def test_sharp_of_another_size(copy):
+    path = copy / "test" / "sharp_data" / "0000_chelsea" / "000019.png"
+    cv2.imwrite(str(path), np.zeros((32, 32, 3), np.uint8))
+    with pytest.raises(ValueError, match="is 32x32, its blurry image 64x96"):
+        SpikeData(copy, "GOPRO", "test", use_sharp=True)
+
+
+def test_crops_that_cannot_be(tiny):
+    with pytest.raises(ValueError, match="--roi_size 128 is larger than the image .* choose at most 64"):
+        SpikeData(tiny, "GOPRO", "train", use_roi=True, roi_size=128)
+    with pytest.raises(ValueError, match="multiple of 4"):
+        SpikeData(tiny, "GOPRO", "train", use_roi=True, roi_size=30)
+    with pytest.raises(ValueError, match="is 64x96, but --height and --width ask for 720x1280"):
+        SpikeData(tiny, "GOPRO", "train", size=(720, 1280))
+
+
+def test_plan_is_a_permutation_an_epoch_and_can_be_joined_anywhere():
+    def batches(count, **start):
+        plan = iter(BatchPlan(10, 4, seed=1, **start))
+        return [next(plan) for _ in range(count)]
+
+    first = batches(9)
+    for epoch in range(3):
+        items = [item for batch in first[3 * epoch : 3 * epoch + 3] for item in batch]
+        assert sorted(items) == [(index, epoch) for index in range(10)]
+    assert [i for i, _ in first[0]] != [i for i, _ in first[3]]
+    assert batches(4, first_epoch=1, first_batch=2) == first[5:9]
+
+
+def test_loader_processes_do_not_change_the_batches(tiny):
+    data = SpikeData(tiny, "GOPRO", "train", use_roi=True, roi_size=32)
+    runs = []
+    for workers in (0, 2):
+        source = iter(loader(data, BatchPlan(3, 2, seed=0), workers))
+        runs.append([next(source)["blur"] for _ in range(4)])
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))

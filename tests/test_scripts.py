@@ -1,0 +1,449 @@
+"""The command lines, as a user types them: training, resuming, test mode, and everything that can be wrong."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from codes.checkpoint import save
+from codes.model.bsn_model import BSN
+from codes.model.edsr_model import EDSR
+from codes.model.ldn_model import Deblur_Net
+from tests.conftest import ROOT
+
+STAGES = {"train_bsn.py": "BSN", "train_sr.py": "SR", "train_deblur.py": "DeblurNet"}
+
+
+def call(script, *argv, code=0):
+    """Run a script in this process, which saves the seconds that importing torch takes; returns (stdout, stderr)."""
+    out, err = io.StringIO(), io.StringIO()
+    before = sys.argv
+    sys.argv = [str(ROOT / script), *map(str, argv)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        ended = 0
+    except SystemExit as stop:
+        ended = stop.code or 0
+    finally:
+        sys.argv = before
+    assert ended == code, out.getvalue() + err.getvalue()
+    return out.getvalue(), err.getvalue()
+
+
+def options(script, data, folder, *more):
+    """Options of a tiny training run."""
+    extra = ["--teacher", "sdm", "--tea_loss", "l1"] if script == "train_deblur.py" else []
+    base = [
+        "--base_folder",
+        data,
+        "--save_folder",
+        folder,
+        "--roi_size",
+        32,
+        "--bs",
+        2,
+        "--workers",
+        0,
+        "--device",
+        "cpu",
+    ]
+    return [*base, *extra, *more]
+
+
+def weights(folder, script):
+    return torch.load(folder / "test" / "ckpts" / f"{STAGES[script]}_last.pth", weights_only=True)
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "test" / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Random weights under the official names."""
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    for name, network in (("BSN_1000", BSN()), ("SR_70", EDSR()), ("DeblurNet_100", Deblur_Net())):
+        save(network.state_dict(), folder / f"{name}.pth")
+    return folder
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_training_writes_the_run_folder(script, tiny, tmp_path):
+    argv = options(script, tiny, tmp_path, "--epochs", 3, "--save_every", 2, "--eval_every", 2, "--log_every", 1)
+    out, _ = call(script, *argv)
+    run, name = tmp_path / "test", STAGES[script]
+    assert {"ckpts", "imgs", "tensorboard", "opt.txt", "config.yml", "results.txt", "metrics.jsonl"} == {
+        path.name for path in run.iterdir()
+    }
+    assert {p.name for p in (run / "ckpts").iterdir()} == {
+        f"{name}_0.pth",
+        f"{name}_2.pth",
+        f"{name}_last.pth",
+        "state.pth",
+    }
+    per_epoch = {"train_bsn.py": 10, "train_sr.py": 2, "train_deblur.py": 1}[
+        script
+    ]  # 3 training, 2 test samples, in twos
+    steps = [record["step"] for record in records(tmp_path) if record["kind"] == "train"]
+    assert steps == list(range(1, 3 * per_epoch + 1))
+    assert {record["epoch"] for record in records(tmp_path) if record["kind"] == "eval"} == {0, 2}
+    assert "parameters to train, fp32 on cpu" in out and "samples, split" in out and str(run) in out
+    picture = {"train_bsn.py": "tfp_bsn", "train_sr.py": "blur_sr", "train_deblur.py": "deblur"}[script]
+    assert (run / "imgs" / f"002_0000_{picture}.png").is_file() and (run / "imgs" / "002_0001_panel.png").is_file()
+
+    before = weights(tmp_path, script)
+    out, _ = call(script, *argv)
+    assert "this run is finished" in out
+    assert all(torch.equal(value, before[key]) for key, value in weights(tmp_path, script).items())
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_learning(script, tiny, tmp_path):
+    """Overfits a tiny data set: the loss falls far below its start, so gradients, optimiser and data fit together."""
+    steps = {"train_bsn.py": 150, "train_sr.py": 60, "train_deblur.py": 60}[script]
+    call(
+        script,
+        *options(
+            script,
+            tiny,
+            tmp_path,
+            "--max_steps",
+            steps,
+            "--eval_every",
+            0,
+            "--log_every",
+            5,
+            "--lr",
+            1e-3,
+            "--no-clip_output",
+        ),
+    )
+    losses = [record["loss"] for record in records(tmp_path) if record["kind"] == "train"]
+    assert np.mean(losses[-3:]) < 0.35 * losses[0]
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_kill_and_resume_equals_the_undisturbed_run(script, tiny, tmp_path):
+    """kill -9 at some moment after the first saved state, then the same command: equal bit for bit."""
+    steps = {"train_bsn.py": 60, "train_sr.py": 40, "train_deblur.py": 40}[script]
+    more = [
+        "--max_steps",
+        steps,
+        "--state_every",
+        0,
+        "--eval_every",
+        7,
+        "--save_every",
+        100,
+        "--log_every",
+        1,
+        "--workers",
+        1,
+    ]
+    call(script, *options(script, tiny, tmp_path / "whole", *more))
+    command = [sys.executable, ROOT / script, *options(script, tiny, tmp_path / "cut", *more)]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, start_new_session=True)
+    log, limit = tmp_path / "cut" / "test" / "metrics.jsonl", time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < limit:
+        if log.exists() and log.read_text().count('"train"') >= steps // 4:
+            break
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "cut" / "test" / "ckpts" / f"{STAGES[script]}_last.pth").exists(), (
+        "the run was over before the kill"
+    )
+    out, _ = call(script, *options(script, tiny, tmp_path / "cut", *more))
+    assert f"step 0 of {steps}" not in out
+    whole, cut = (weights(tmp_path / name, script) for name in ("whole", "cut"))
+    assert all(torch.equal(cut[key], value) for key, value in whole.items())
+
+    def logged(name):
+        return [{k: v for k, v in record.items() if k != "seconds"} for record in records(tmp_path / name)]
+
+    assert logged("cut") == logged("whole")
+
+
+def test_ctrl_c_leaves_a_usable_checkpoint(tiny, tmp_path):
+    argv = options(
+        "train_sr.py", tiny, tmp_path, "--max_steps", 100000, "--eval_every", 0, "--save_every", 1000, "--log_every", 1
+    )
+    command = list(map(str, [sys.executable, ROOT / "train_sr.py", *argv]))
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    log, limit = tmp_path / "test" / "metrics.jsonl", time.monotonic() + 120
+    while not (log.exists() and log.read_text().count("\n") > 3) and time.monotonic() < limit:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on" in out and "Traceback" not in err
+    EDSR().load_state_dict(weights(tmp_path, "train_sr.py"))
+    done = records(tmp_path)[-1]["step"]
+    out, _ = call("train_sr.py", *options("train_sr.py", tiny, tmp_path, "--max_steps", done + 2, "--eval_every", 0))
+    assert f"step {done} of {done + 2}" in out
+
+
+def test_workers_do_not_change_the_weights(tiny, tmp_path):
+    for workers in (0, 2):
+        call(
+            "train_sr.py",
+            *options(
+                "train_sr.py", tiny, tmp_path / str(workers), "--max_steps", 4, "--eval_every", 0, "--workers", workers
+            ),
+        )
+    first, second = (weights(tmp_path / str(workers), "train_sr.py") for workers in (0, 2))
+    assert all(torch.equal(second[key], value) for key, value in first.items())
+
+
+def test_another_recipe_in_the_same_folder_is_refused_and_overwrite_keeps_the_old(tiny, tmp_path):
+    short = ["--max_steps", 1, "--eval_every", 0]
+    call("train_sr.py", *options("train_sr.py", tiny, tmp_path, *short))
+    _, err = call("train_sr.py", *options("train_sr.py", tiny, tmp_path, *short, "--lr", 1), code=2)
+    assert "holds a run with --lr 0.0002, not 1.0" in err and err.count("\n") == 1
+    call("train_sr.py", *options("train_sr.py", tiny, tmp_path, *short, "--lr", 1, "--overwrite"))
+    folders = sorted(path.name for path in tmp_path.iterdir())
+    assert folders[0] == "test" and folders[1].startswith("test_old_") and len(folders) == 2
+    assert (tmp_path / folders[1] / "ckpts" / "SR_last.pth").exists()
+
+
+def test_a_dead_start_is_noticed_and_avoided(tiny, tmp_path):
+    """Seed 5: every output of the untrained BSN is negative, and the official clip lets no gradient through."""
+    argv = ["--seed", 5, "--max_steps", 5, "--eval_every", 0]
+    out, _ = call("train_bsn.py", *options("train_bsn.py", tiny, tmp_path / "dead", *argv))
+    assert "WARNING: at step 0 the gradient is exactly 0" in out and "--no-clip_output" in out
+    torch.manual_seed(5)
+    start = BSN().state_dict()
+    dead = weights(tmp_path / "dead", "train_bsn.py")
+    assert all(torch.equal(dead[key], value) for key, value in start.items())
+    out, _ = call("train_bsn.py", *options("train_bsn.py", tiny, tmp_path / "alive", *argv, "--no-clip_output"))
+    alive = weights(tmp_path / "alive", "train_bsn.py")
+    assert "WARNING" not in out and all(not torch.equal(alive[key], value) for key, value in start.items())
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
+    argv = ["--lr", 1e30, "--max_steps", 20, "--eval_every", 0, "--no-clip_output"]
+    _, err = call("train_sr.py", *options("train_sr.py", tiny, tmp_path, *argv), code=2)
+    assert "the loss is" in err and "last saved state is intact" in err
+    state = torch.load(tmp_path / "test" / "ckpts" / "state.pth", weights_only=True)
+    assert all(value.isfinite().all() for value in state["weights"].values())
+
+
+ROWS = {
+    "train_bsn.py": ["Blur", "TFP", "BSN"],
+    "train_sr.py": ["Blur", "SDM", "Blur_SR", "Blur_Resize", "BSN_SR", "BSN_Resize", "TFP_Resize"],
+    "train_deblur.py": ["Blur", "SDM", "Deblur_Net"],
+}
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_test_mode(script, tiny, tmp_path, checkpoints):
+    flags = {"train_bsn.py": ["bsn"], "train_sr.py": ["bsn", "sr"], "train_deblur.py": ["bsn", "sr", "deblur"]}[script]
+    files = {"bsn": "BSN_1000", "sr": "SR_70", "deblur": "DeblurNet_100"}
+    paths = [word for flag in flags for word in (f"--{flag}_path", checkpoints / f"{files[flag]}.pth")]
+    out, _ = call(
+        script,
+        "--test_mode",
+        "--base_folder",
+        tiny,
+        "--save_folder",
+        tmp_path,
+        *paths,
+        "--metrics",
+        "ssim",
+        "psnr",
+        "mse",
+    )
+    folder = tmp_path / "test" / "test_mode"
+    results = json.loads((folder / "results.json").read_text())
+    assert list(results["rows"]) == ROWS[script] and results["samples"] == 2
+    with open(folder / "results.csv") as file:
+        table = list(csv.DictReader(file))
+    assert [row["row"] for row in table] == ROWS[script]
+    for row, values in results["rows"].items():
+        assert f"{row}: ssim: {values['ssim']:.3f}  psnr: {values['psnr']:.3f}  mse: {values['mse']:.3f}  \n" in out
+    assert "2 samples, " in out and "ms per sample" in out
+    assert (folder / "imgs" / "000_0000_panel.png").is_file()
+    assert not (tmp_path / "test" / "ckpts").exists()
+
+
+def test_the_blur_row_against_scikit_image(tiny, tmp_path, checkpoints):
+    import skimage.metrics
+
+    call("train_deblur.py", "--test_mode", "--teacher", "sdm", "--base_folder", tiny, "--save_folder", tmp_path,
+         "--deblur_path", checkpoints / "DeblurNet_100.pth", "--metrics", "ssim", "psnr", "mse")  # fmt: skip
+    row = json.loads((tmp_path / "test" / "test_mode" / "results.json").read_text())["rows"]["Blur"]
+    values = []
+    for blur in sorted(tiny.glob("test/blur_data/*/000019.png")):
+        pair = [
+            cv2.imread(str(path)) / 127.5 - 1 for path in (blur, Path(str(blur).replace("blur_data", "sharp_data")))
+        ]
+        values.append(
+            (
+                skimage.metrics.structural_similarity(*pair, channel_axis=2, data_range=2),
+                skimage.metrics.peak_signal_noise_ratio(*pair, data_range=2),
+                skimage.metrics.mean_squared_error(*pair),
+            )
+        )
+    np.testing.assert_allclose([row[m] for m in ("ssim", "psnr", "mse")], np.mean(values, axis=0), atol=1e-5)
+
+
+def test_test_mode_builds_no_lpips(tiny, tmp_path, checkpoints, monkeypatch):
+    import codes.metrics
+
+    def forbidden(*_args, **_options):
+        raise AssertionError("LPIPS was built")
+
+    monkeypatch.setattr(codes.metrics, "lpips_network", forbidden)
+    monkeypatch.setattr("codes.losses.lpips_network", forbidden)
+    monkeypatch.setattr("codes.evaluate.lpips_network", forbidden)
+    paths = [word for key, name in (("bsn", "BSN_1000"), ("sr", "SR_70"), ("deblur", "DeblurNet_100"))
+             for word in (f"--{key}_path", checkpoints / f"{name}.pth")]  # fmt: skip
+    call("train_deblur.py", "--test_mode", "--base_folder", tiny, "--save_folder", tmp_path, *paths)
+
+
+def test_compare(tiny, tmp_path, checkpoints):
+    for script, steps in zip(STAGES, (5, 1, 1), strict=True):
+        call(script, *options(script, tiny, tmp_path / script, "--max_steps", steps, "--eval_every", 0))
+    runs = [word for key, script in zip(("bsn", "sr", "deblur"), STAGES, strict=True)
+            for word in (f"--{key}_run", tmp_path / script / "test")]  # fmt: skip
+    out, _ = call(
+        "scripts/compare.py",
+        "--base_folder",
+        tiny,
+        *runs,
+        "--model_folder",
+        checkpoints,
+        "--out",
+        tmp_path / "out",
+        "--frames",
+        3,
+    )
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert list(rows) == [
+        "Blur", "SDM, raw TFP (9, nearest)", "SDM, raw TFP (21, bilinear)", "SDM + BSN (9, nearest)",
+        "Teacher BSN + EDSR + SDM", "Student LDN", "SDM + BSN (9, nearest) [weights in model/]",
+        "Teacher BSN + EDSR + SDM [weights in model/]", "Student LDN [weights in model/]",
+    ]  # fmt: skip
+    assert "BSN 5 steps" in out and (tmp_path / "out" / "table.md").read_text().startswith("| at the centre")
+    assert (tmp_path / "out" / "sequence.gif").read_bytes()[:3] == b"GIF"
+    assert rows["SDM, raw TFP (21, bilinear)"]["psnr"] > rows["SDM, raw TFP (9, nearest)"]["psnr"]
+
+
+# What can be wrong ------------------------------------------------------------------------------------------------------
+
+
+def refused(script, *argv):
+    """A script called with a mistake: one line that names the script, exit code 2, nothing written to stdout's folder."""
+    _, err = call(script, *argv, code=2)
+    assert err.count("\n") == 1 and err.startswith(f"{Path(script).name}: error: "), err
+    return err
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_missing_data(script, tmp_path):
+    assert "no data set" in refused(
+        script,
+        "--base_folder",
+        tmp_path / "none",
+        "--save_folder",
+        tmp_path / "exp",
+        *(["--teacher", "sdm"] if script == "train_deblur.py" else []),
+    )
+    assert not (tmp_path / "exp").exists()
+
+
+def test_bad_flags(tiny, tmp_path):
+    assert "did you mean --lambda_reblur?" in refused("train_deblur.py", "--lamda_reblur", 3)
+    (tmp_path / "c.yml").write_text("lambda_reblurr: 3\n")
+    assert "did you mean lambda_reblur?" in refused("train_deblur.py", "--config", tmp_path / "c.yml")
+    assert "larger than the image" in refused("train_bsn.py", "--base_folder", tiny, "--save_folder", tmp_path / "exp")
+    if not torch.cuda.is_available():
+        assert "no CUDA device" in refused("train_bsn.py", "--base_folder", tiny, "--device", "cuda")
+    assert "expected auto, cpu" in refused("train_bsn.py", "--base_folder", tiny, "--device", "gpu")
+    assert "needs a GPU" in refused("train_bsn.py", "--base_folder", tiny, "--device", "cpu", "--precision", "fp16")
+    assert not (tmp_path / "exp").exists()
+
+
+def test_bad_checkpoints(tiny, tmp_path, checkpoints):
+    common = ["--test_mode", "--base_folder", tiny, "--save_folder", tmp_path / "exp"]
+    assert "looks like the weights of EDSR" in refused("train_bsn.py", *common, "--bsn_path", checkpoints / "SR_70.pth")
+    (tmp_path / "a.pth").write_bytes(b"no checkpoint")
+    assert "is no PyTorch checkpoint" in refused("train_bsn.py", *common, "--bsn_path", tmp_path / "a.pth")
+    assert "no checkpoint at" in refused("train_bsn.py", *common, "--bsn_path", tmp_path / "none.pth")
+    assert "--teacher sdm, which needs none" in refused(
+        "train_deblur.py", "--base_folder", tiny, "--bsn_path", tmp_path / "none.pth"
+    )
+    assert not (tmp_path / "exp").exists()
+
+
+def test_vgg_that_cannot_be_had(tiny, tmp_path, monkeypatch):
+    import urllib.error
+
+    def no_network(*_args, **_options):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
+    err = refused(
+        "train_deblur.py",
+        "--teacher",
+        "sdm",
+        "--base_folder",
+        tiny,
+        "--save_folder",
+        tmp_path / "exp",
+        "--roi_size",
+        32,
+    )
+    assert "vgg16-397923af.pth" in err and str(tmp_path / "torch") in err and "--tea_loss" in err
+    assert not (tmp_path / "exp").exists()
+
+
+def test_a_png_that_breaks_in_a_loader_process(copy, tmp_path):
+    sorted(copy.glob("train/blur_data/*/*.png"))[2].write_bytes(b"no image")
+    argv = options("train_sr.py", copy, tmp_path / "exp", "--max_steps", 9, "--eval_every", 0, "--workers", 1)
+    assert "000019.png is no image that can be decoded" in refused("train_sr.py", *argv)
+
+
+def test_unwritable_output(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    err = refused("train_sr.py", *options("train_sr.py", tiny, tmp_path / "file", "--max_steps", 1))
+    assert str(tmp_path / "file") in err
+
+
+def test_full_disk(tiny, tmp_path, monkeypatch):
+    """The disk fills after the first state: one line, and that state stays intact."""
+    import errno
+
+    import codes.checkpoint
+
+    real, calls = torch.save, []
+
+    def save_until_full(content, path):
+        calls.append(path)
+        if len(calls) > 1:
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        real(content, path)
+
+    monkeypatch.setattr(codes.checkpoint.torch, "save", save_until_full)
+    err = refused(
+        "train_sr.py", *options("train_sr.py", tiny, tmp_path, "--max_steps", 9, "--state_every", 0, "--eval_every", 0)
+    )
+    assert "No space left on device" in err
+    ckpts = tmp_path / "test" / "ckpts"
+    assert [path.name for path in ckpts.iterdir()] == ["state.pth"]
+    assert torch.load(ckpts / "state.pth", weights_only=True)["step"] == 0

@@ -3,8 +3,8 @@
     python train_bsn.py --base_folder GOPRO/ --bsn_len 9 --data_type GOPRO
     python train_bsn.py --test_mode --bsn_path model/BSN_1000.pth --data_type GOPRO
 
-The network sees a TFP image of 9 spike frames and is asked for the same image; since it is blind to each pixel's own noise, it
-learns the signal. Source: S-SDM (arXiv 2403.09486), section 3.2.
+The network sees a TFP image of 9 spike frames and is asked for the same image; since it is blind to each pixel's own
+noise, it learns the signal. Source: S-SDM (arXiv 2403.09486), section 3.2.
 """
 
 from dataclasses import dataclass

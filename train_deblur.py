@@ -1,11 +1,13 @@
-"""Stage 3 of S-SDM: distil the teacher BSN -> EDSR -> SDM into the Lightweight Deblurring Network.
+r"""Stage 3 of S-SDM: distil the teacher BSN -> EDSR -> SDM into the Lightweight Deblurring Network.
 
-    python train_deblur.py --base_folder GOPRO/ --bsn_path model/BSN_1000.pth --sr_path model/SR_70.pth --lambda_reblur 100 --data_type GOPRO
-    python train_deblur.py --test_mode --bsn_path model/BSN_1000.pth --sr_path model/SR_70.pth --deblur_path model/DeblurNet_100.pth --data_type GOPRO
+    python train_deblur.py --base_folder GOPRO/ --bsn_path model/BSN_1000.pth --sr_path model/SR_70.pth \
+        --lambda_reblur 100 --data_type GOPRO
+    python train_deblur.py --test_mode --bsn_path model/BSN_1000.pth --sr_path model/SR_70.pth \
+        --deblur_path model/DeblurNet_100.pth --data_type GOPRO
 
-At five instants of the exposure the student's image is drawn to the teacher's, and the mean of the student's five images to the blurry
-photograph. No sharp image is read, so the official program trains on the split that it is tested on (``--train_split``).
-Source: S-SDM (arXiv 2403.09486), sections 3.3 and 3.4.
+At five instants of the exposure the student's image is drawn to the teacher's, and the mean of the student's five
+images to the blurry photograph. No sharp image is read, so the official program trains on the split that it is tested
+on (``--train_split``). Source: S-SDM (arXiv 2403.09486), sections 3.3 and 3.4.
 """
 
 from dataclasses import dataclass
@@ -62,7 +64,7 @@ def load_teacher(cfg: DeblurConfig, run: Run) -> Teacher:
     """The frozen teacher that the configuration names."""
     if cfg.teacher == "sdm":
         return Teacher.plain(cfg.sdm_len, cfg.sdm_enlarge)
-    hint = "train it (train_bsn.py, train_sr.py), fetch the authors' (README, 'Weights'), or give --teacher sdm, which needs none"
+    hint = "train it (train_bsn.py, train_sr.py), fetch it (README, 'Weights'), or give --teacher sdm, which needs none"
     bsn, sr = load_weights(BSN(), cfg.bsn_path, hint), load_weights(EDSR(), cfg.sr_path, hint)
     return run.place(Teacher.cascade(bsn, sr, cfg.spike_bsn_len))
 
@@ -95,7 +97,7 @@ def main() -> None:
         terms = cfg.tea_loss + ("+ssim" if cfg.use_ssim and "ssim" not in cfg.tea_loss else "")
         teacher_loss = run.place(TeacherLoss(terms, cfg.lpips_input))
         optimiser = torch.optim.Adam(ldn.parameters(), lr=cfg.lr)
-        # Officially a cosine with T_max = epochs, stepped once per batch: a slip, the rate swings with a period of 2 * epochs steps.
+        # Officially T_max = epochs, stepped once per batch: a slip, the rate swings with a period of 2 * epochs steps.
         run.begin(ldn, optimiser, train_set, official_lr=lambda step, epoch: cfg.lr * cosine(step / cfg.epochs))
         for _epoch in run.epochs():
             for batch in run.batches():

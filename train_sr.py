@@ -3,8 +3,8 @@
     python train_sr.py --base_folder GOPRO/ --data_type GOPRO
     python train_sr.py --test_mode --bsn_path model/BSN_1000.pth --sr_path model/SR_70.pth --data_type GOPRO
 
-The mean of all spikes under the exposure is a low-resolution picture of the blurry photograph in grey, so the two are a training
-pair that needs no sharp image. Source: S-SDM (arXiv 2403.09486), section 3.2.
+The mean of all spikes under the exposure is a low-resolution picture of the blurry photograph in grey, so the two are a
+training pair that needs no sharp image. Source: S-SDM (arXiv 2403.09486), section 3.2.
 """
 
 from dataclasses import dataclass

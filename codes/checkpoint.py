@@ -53,7 +53,8 @@ def read(path, hint: str = ""):
         OverflowError,
     ) as error:
         raise ValueError(
-            f"{path} is no PyTorch checkpoint, or it is damaged ({type(error).__name__}); expected a file saved by torch.save"
+            f"{path} is no PyTorch checkpoint, or it is damaged ({type(error).__name__}); "
+            "expected a file saved by torch.save"
         ) from None
 
 

@@ -5,8 +5,8 @@
     root_dir/{train,test}/spike_full/<sequence>/<frame>.dat    137 frames of H x W (``spike_full``)
     root_dir/{train,test}/sharp_data/<sequence>/<frame>.png    the sharp frame at the centre of the exposure
 
-Real captures (``data_type='real'``, RSB) have .jpg images and no sharp_data, and may lie in root_dir itself, without splits. A
-sample exists when its .dat exists; sizes are read from the data.
+Real captures (``data_type='real'``, RSB) have .jpg images and no sharp_data, and may lie in root_dir itself,
+without splits. A sample exists when its .dat exists; sizes are read from the data.
 """
 
 import errno
@@ -28,11 +28,12 @@ SCALE = 4
 class SpikeData(torch.utils.data.Dataset):
     """Samples as dictionaries.
 
-    ``blur`` float32 ``(3, H, W)`` B,G,R in [0, 1]; ``spike`` uint8 ``(137, H/4, W/4)`` of zeros and ones (``(137, H, W)`` with
-    ``spike_full``); ``name`` '<sequence>/<frame>'; and ``sharp`` like ``blur`` when it is asked for and exists.
+    ``blur`` float32 ``(3, H, W)`` B,G,R in [0, 1]; ``spike`` uint8 ``(137, H/4, W/4)`` of zeros and ones
+    (``(137, H, W)`` with ``spike_full``); ``name`` '<sequence>/<frame>'; and ``sharp`` like ``blur`` when it is
+    asked for and exists.
 
-    An item is asked for by its index, or by (index, epoch), which draws the crop: the crop depends on seed, index and epoch
-    alone, so that neither the number of loader processes nor an interruption changes it.
+    An item is asked for by its index, or by (index, epoch), which draws the crop: the crop depends on seed, index
+    and epoch alone, so that neither the number of loader processes nor an interruption changes it.
 
     Args:
         root_dir: folder that holds ``train`` and ``test``.
@@ -49,8 +50,8 @@ class SpikeData(torch.utils.data.Dataset):
 
     Raises:
         OSError: the folder is missing or holds no sample; says what was looked for and where.
-        ValueError: a sample's partner is missing or of a wrong size; names it. What the length of the files shows is found
-            here, the rest when the sample is read.
+        ValueError: a sample's partner is missing or of a wrong size; names it. What the length of the files shows is
+            found here, the rest when the sample is read.
     """
 
     def __init__(
@@ -82,7 +83,8 @@ class SpikeData(torch.utils.data.Dataset):
         if not self.spike_paths:
             what = "holds no */*.dat files" if spike_folder.is_dir() else "does not exist"
             raise FileNotFoundError(
-                f"no samples: {spike_folder} {what}; expected {Path(root_dir)}/{{train,test}}/{spike_folder.name}/<sequence>/<frame>.dat "
+                f"no samples: {spike_folder} {what}; expected "
+                f"{Path(root_dir)}/{{train,test}}/{spike_folder.name}/<sequence>/<frame>.dat "
                 "(README, 'Data'); is --base_folder right?"
             )
         if use_small:
@@ -139,18 +141,21 @@ class SpikeData(torch.utils.data.Dataset):
         height, width = blur.shape[:2]
         if height % SCALE or width % SCALE:
             raise ValueError(
-                f"{blur_path} is {height}x{width}; both sides must be multiples of {SCALE}, the scale of the spikes: crop it"
+                f"{blur_path} is {height}x{width}; both sides must be multiples of {SCALE}, the scale of the spikes: "
+                "crop it"
             )
         if (self.size[0] or height, self.size[1] or width) != (height, width):
             raise ValueError(
-                f"{blur_path} is {height}x{width}, but --height and --width ask for {self.size[0] or 'any'}x{self.size[1] or 'any'}"
+                f"{blur_path} is {height}x{width}, but --height and --width ask for "
+                f"{self.size[0] or 'any'}x{self.size[1] or 'any'}"
             )
         spike_size = (height // self.scale, width // self.scale)
         frames = count_frames(spike_path, *spike_size)
         if frames != EXPOSURE.total:
             raise ValueError(
-                f"{spike_path} holds {spike_path.stat().st_size} bytes; {EXPOSURE.total} frames of {spike_size[0]}x{spike_size[1]} (the image "
-                f"{height}x{width} / {self.scale}) are {EXPOSURE.total * frame_bytes(*spike_size)}: truncated, or not made for this image"
+                f"{spike_path} holds {spike_path.stat().st_size} bytes; {EXPOSURE.total} frames of "
+                f"{spike_size[0]}x{spike_size[1]} (the image {height}x{width} / {self.scale}) are "
+                f"{EXPOSURE.total * frame_bytes(*spike_size)}: truncated, or not made for this image"
             )
         spike = read_dat(spike_path, *spike_size)
         sample = {"name": name}
@@ -159,7 +164,8 @@ class SpikeData(torch.utils.data.Dataset):
             side = self.roi_size
             if side > min(height, width):
                 raise ValueError(
-                    f"--roi_size {side} is larger than the image {blur_path} ({height}x{width}); choose at most {min(height, width)}"
+                    f"--roi_size {side} is larger than the image {blur_path} ({height}x{width}); "
+                    f"choose at most {min(height, width)}"
                 )
             rng = np.random.default_rng((self.seed, epoch, index))
             top, left = (int(rng.integers((extent - side) // SCALE + 1)) * SCALE for extent in (height, width))

@@ -1,7 +1,7 @@
 """Evaluation, written once for all three stages, in training and in ``--test_mode``.
 
-A recipe says which rows its table has; everything else is here: eval mode, inference mode, timing, metrics, pictures, files.
-It never touches a checkpoint.
+A recipe says which rows its table has; everything else is here: eval mode, inference mode, timing, metrics,
+pictures, files. It never touches a checkpoint.
 """
 
 import csv

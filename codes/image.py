@@ -42,7 +42,7 @@ def to_float(image: np.ndarray) -> np.ndarray:
 
 
 def to_uint8(image) -> np.ndarray:
-    """Float ``(C, H, W)`` in [0, 1] (tensor or array; 1 or 3 channels) to uint8 ``(H, W, 3)``, clipped and rounded; NaN is 0."""
+    """Float ``(C, H, W)`` in [0, 1] (tensor or array, C 1 or 3) to uint8 ``(H, W, 3)``, clipped, rounded; NaN is 0."""
     if isinstance(image, torch.Tensor):
         image = image.detach().float().cpu().numpy()
     image = np.rint(np.clip(np.nan_to_num(image), 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)

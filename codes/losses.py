@@ -40,13 +40,42 @@ def gaussian_ssim(im1: torch.Tensor, im2: torch.Tensor) -> torch.Tensor:
     return (structure * luminance).mean()
 
 
+class _MeanOverImages(torch.autograd.Function):
+    """Mean of ``distance`` over images, a few at a time.
+
+    The gradient of each part is taken as soon as its value is known, so the activations of one part only are ever
+    held. Same value and gradient as in one go, no extra work.
+    """
+
+    @staticmethod
+    def forward(ctx, student, teacher, distance, part):
+        needed, total, gradients = ctx.needs_input_grad[0], 0.0, []
+        for s, t in zip(student.split(part), teacher.split(part), strict=True):
+            with torch.set_grad_enabled(needed):
+                s = s.detach().requires_grad_(needed)
+                value = distance(s, t).sum() / len(student)
+            if needed:
+                gradients += torch.autograd.grad(value, s)
+            total = total + value.detach()
+        ctx.gradient = torch.cat(gradients) if needed else None
+        return total
+
+    @staticmethod
+    def backward(ctx, weight):
+        return weight * ctx.gradient, None, None, None
+
+
+LPIPS_IMAGES = 4
+"""Images that go through VGG at once: at 512x512 pixels about 0.8 GB each is held for the gradient."""
+
+
 class TeacherLoss(nn.Module):
     """Distance between student and teacher, a sum of named terms.
 
     Args:
         terms: names joined by '+': 'lpips' (VGG, the official loss), 'ssim' (1 - SSIM), 'l1'.
-        lpips_input: 'official' gives LPIPS the images as they are, B,G,R in [0, 1]; 'rgb' gives it what it was trained for,
-            R,G,B in [-1, 1].
+        lpips_input: 'official' gives LPIPS the images as they are, B,G,R in [0, 1]; 'rgb' gives it what it was trained
+            for, R,G,B in [-1, 1].
         pretrained: random LPIPS weights if not, for tests and timing.
     """
 
@@ -67,7 +96,7 @@ class TeacherLoss(nn.Module):
             pair = (student, teacher)
             if self.lpips_input == "rgb":
                 pair = (image.flip(1) * 2 - 1 for image in pair)
-            loss = loss + self.lpips(*pair).mean()
+            loss = loss + _MeanOverImages.apply(*pair, self.lpips, LPIPS_IMAGES)
         if "ssim" in self.terms:
             loss = loss + 1 - gaussian_ssim(teacher, student)
         if "l1" in self.terms:
@@ -76,5 +105,10 @@ class TeacherLoss(nn.Module):
 
 
 def reblur_loss(students: torch.Tensor, blur: torch.Tensor) -> torch.Tensor:
-    """MSE between the blurry image ``(B, 3, H, W)`` and the mean of the student's frames ``(B, M, 3, H, W)`` (section 3.4)."""
+    """MSE between the blurry image and the mean of the student's frames (S-SDM, section 3.4).
+
+    Args:
+        students: ``(B, M, 3, H, W)``, the frames at M instants.
+        blur: ``(B, 3, H, W)``.
+    """
     return F.mse_loss(students.mean(dim=1), blur)

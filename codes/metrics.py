@@ -3,11 +3,12 @@
 PSNR, SSIM and MSE agree with scikit-image: SSIM with its defaults, that is a uniform 7x7 window, sample covariance, the
 mean over the image without a border of 3 pixels, then over channels.
 
-:func:`compute_img_metric` keeps the official convention, which maps images to [-1, 1] (data range 2): PSNR and SSIM come out
-the same as on [0, 1], MSE 4 times as large.
+:func:`compute_img_metric` keeps the official convention, which maps images to [-1, 1] (data range 2): PSNR and SSIM
+come out the same as on [0, 1], MSE 4 times as large.
 """
 
 import math
+import warnings
 
 import torch
 from torch.nn import functional as F
@@ -58,7 +59,7 @@ def ssim(im1: torch.Tensor, im2: torch.Tensor, data_range: float = 1.0) -> torch
 
 
 def lpips_network(net: str, pretrained: bool = True):
-    """The LPIPS network of the package ``lpips`` in eval mode, frozen; expects B,G,R or R,G,B as the caller likes, in [-1, 1].
+    """The LPIPS network of the package ``lpips``, in eval mode and frozen; made for R,G,B in [-1, 1].
 
     Args:
         net: 'alex' (officially the metric) or 'vgg' (officially the training loss).
@@ -74,7 +75,9 @@ def lpips_network(net: str, pretrained: bool = True):
             f"LPIPS needs the packages lpips and torchvision ({error}); pip install lpips torchvision"
         ) from None
     try:
-        network = lpips.LPIPS(net=net, verbose=False, pnet_rand=not pretrained)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # lpips calls torchvision in a way that this deprecates
+            network = lpips.LPIPS(net=net, verbose=False, pnet_rand=not pretrained)
     except OSError as error:
         name = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}[net]
         raise ValueError(
@@ -92,8 +95,8 @@ def lpips_network(net: str, pretrained: bool = True):
 def compute_img_metric(im1: torch.Tensor, im2: torch.Tensor, metric: str, margin: float = 0, lpips=None) -> float:
     """A metric in the official convention.
 
-    Images are mapped to [-1, 1] and clipped. PSNR's data range is 2, but 1 for a pair whose first image has no value below 0.5
-    (scikit-image's guess for such an image, 6.02 dB too low); pairs like this are rare.
+    Images are mapped to [-1, 1] and clipped. PSNR's data range is 2, but 1 for a pair whose first image has no value
+    below 0.5 (scikit-image's guess for such an image, 6.02 dB too low); pairs like this are rare.
 
     Args:
         im1, im2: ``(B, C, H, W)`` in [0, 1].

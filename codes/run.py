@@ -1,12 +1,13 @@
 """A training run: its folder, its steps, its logs, and how it is continued.
 
     save_folder/exp_name/
-        ckpts/    {NAME}_{epoch}.pth weights; {NAME}_last.pth when the run ends or is stopped; state.pth, from which it goes on
+        ckpts/    {NAME}_{epoch}.pth weights; {NAME}_last.pth when the run ends or is stopped; state.pth to go on from
         imgs/     {epoch:03}_{index:04}_{kind}.png and comparison panels of the evaluations
         tensorboard/  opt.txt  config.yml  results.txt  metrics.jsonl
 
-Repeating the command continues where state.pth was written; what the logs hold beyond that point is cut off first, so that no
-step is logged twice and an interrupted run equals an undisturbed one. One folder holds one recipe; another one is refused. Nothing is deleted.
+Repeating the command continues where state.pth was written; what the logs hold beyond that point is cut off first,
+so that no step is logged twice and an interrupted run equals an undisturbed one. One folder holds one recipe; another
+one is refused. Nothing is deleted.
 """
 
 import json
@@ -66,7 +67,7 @@ class Run:
         if self.board is not None:
             self.board.close()
 
-    # What the recipe asks for -------------------------------------------------------------------------------------------
+    # What the recipe asks for ----------------------------------------
 
     def place(self, network: nn.Module) -> nn.Module:
         """Bring a network to the run's device."""
@@ -100,8 +101,8 @@ class Run:
         count = sum(p.numel() for p in network.parameters() if p.requires_grad)
         self.say(f"{type(network).__name__}: {count:,} parameters to train, {cfg.precision} on {describe(self.device)}")
         self.say(
-            f"data: {dataset.folder}, {len(dataset)} samples, split '{cfg.train_split}'; batches of {cfg.bs}, crop {cfg.roi_size}, "
-            f"{self.plan.batches} batches per epoch"
+            f"data: {dataset.folder}, {len(dataset)} samples, split '{cfg.train_split}'; "
+            f"batches of {cfg.bs}, crop {cfg.roi_size}, {self.plan.batches} batches per epoch"
         )
         self.say(f"output: {self.folder}; step {self.step_count} of {self.total}")
         if self.finished:
@@ -150,7 +151,8 @@ class Run:
                 self._save_state()
                 self._save_weights("last")
                 self.say(
-                    f"stopped at step {self.step_count}; the same command goes on; weights: {self._weights_path('last')}"
+                    f"stopped at step {self.step_count}; the same command goes on; "
+                    f"weights: {self._weights_path('last')}"
                 )
                 raise KeyboardInterrupt
             if time.monotonic() - self._saved >= self.cfg.state_every:
@@ -165,8 +167,8 @@ class Run:
         values = {"loss": loss.item(), **{key: value.item() for key, value in parts.items()}}
         if not math.isfinite(values["loss"]):
             raise ValueError(
-                f"the loss is {values['loss']} at step {self.step_count}; the last saved state is intact in {self.folder / 'ckpts'}; "
-                "try a lower --lr, --grad_clip 1 or --precision fp32"
+                f"the loss is {values['loss']} at step {self.step_count}; the last saved state is intact in "
+                f"{self.folder / 'ckpts'}; try a lower --lr, --grad_clip 1 or --precision fp32"
             )
         rate = self._rate()
         for group in self.optimiser.param_groups:
@@ -208,7 +210,11 @@ class Run:
             self._clock = time.monotonic()  # what is measured is training
 
     def report(self, report) -> None:
-        """Log an evaluation: official lines in results.txt, rows in metrics.jsonl, scalars and panels in TensorBoard."""
+        """Log an evaluation: official lines in results.txt, rows in metrics.jsonl, scalars and panels in TensorBoard.
+
+        Args:
+            report: a :class:`codes.evaluate.Report`.
+        """
         self.say(
             f"epoch {self.epoch}, step {self.step_count}: {report.count} samples, {report.milliseconds:.0f} ms each"
         )
@@ -229,7 +235,7 @@ class Run:
             with open(self.folder / "results.txt", "a", encoding="utf-8") as file:
                 file.write(text + "\n")
 
-    # Folder, state and logs ---------------------------------------------------------------------------------------------
+    # Folder, state and logs ------------------------------------------
 
     _log_open = False
     _saved = 0.0
@@ -249,8 +255,8 @@ class Run:
         for key in own:
             if state["recipe"].get(key) != own[key]:
                 raise ValueError(
-                    f"{self.folder} holds a run with --{key} {state['recipe'].get(key)}, not {own[key]}; choose another --exp_name, "
-                    f"the same options, or --overwrite to start anew (the old run is kept)"
+                    f"{self.folder} holds a run with --{key} {state['recipe'].get(key)}, not {own[key]}; "
+                    "choose another --exp_name, the same options, or --overwrite to start anew (the old run is kept)"
                 )
         if state["samples"] != len(self.dataset):
             raise ValueError(
@@ -323,8 +329,9 @@ class Run:
             return
         self.warned = True
         self.say(
-            f"WARNING: at step {self.step_count} the gradient is exactly 0: every output lies outside [0, 1], where the clip before the loss lets "
-            "nothing through, and this run will never learn. Start anew with --no-clip_output, or with another --seed"
+            f"WARNING: at step {self.step_count} the gradient is exactly 0: every output lies outside [0, 1], where "
+            "the clip before the loss lets nothing through, and this run will never learn. "
+            "Start anew with --no-clip_output, or with another --seed"
         )
 
     def _log_step(self, rate: float) -> None:
@@ -373,5 +380,6 @@ def provenance() -> list[str]:
     return [
         "command: " + " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         f"commit: {commit}",
-        f"python {sys.version.split()[0]}, torch {torch.__version__}, numpy {numpy.__version__}, opencv {cv2.__version__}",
+        f"python {sys.version.split()[0]}, torch {torch.__version__}, "
+        f"numpy {numpy.__version__}, opencv {cv2.__version__}",
     ]

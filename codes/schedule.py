@@ -15,8 +15,8 @@ def learning_rate(name: str, lr: float, step: int, total: int) -> float:
     """The rate of optimiser step ``step`` (from 0) of ``total``.
 
     Args:
-        name: 'cosine' (to 0), 'onecycle' (up to ``lr``, then to 0) or 'constant'. The official schedules differ from stage
-            to stage and stand in the train scripts.
+        name: 'cosine' (to 0), 'onecycle' (up to ``lr``, then to 0) or 'constant'. The official schedules differ from
+            stage to stage and stand in the train scripts.
         lr: the largest rate.
         step, total: optimiser steps.
     """

@@ -1,11 +1,11 @@
-"""Compare what each part of S-SDM adds, on held-out samples: one table, comparison pictures, one animated sequence.
+r"""Compare what each part of S-SDM adds, on held-out samples: one table, comparison pictures, one animated sequence.
 
     python scripts/compare.py --base_folder demo/GOPRO --bsn_run demo/exp/BSN/demo --sr_run demo/exp/SR/demo \
         --deblur_run demo/exp/Deblur/demo --out demo/results
 
-Rows: the blurry input; the SDM on raw TFP without any network (window 9 with the official nearest enlarging, window 21 with bilinear);
-the SDM on the BSN's denoised TFP; the teacher BSN -> EDSR -> SDM; the student LDN. Whatever weights are missing leave their rows out.
-Weights that lie in model/ under the official names get rows of their own.
+Rows: the blurry input; the SDM on raw TFP without any network (window 9 with the official nearest enlarging, window 21
+with bilinear); the SDM on the BSN's denoised TFP; the teacher BSN -> EDSR -> SDM; the student LDN. Whatever weights are
+missing leave their rows out. Weights that lie in model/ under the official names get rows of their own.
 """
 
 import json
@@ -162,7 +162,8 @@ def main() -> None:
         [
             markdown(report),
             "",
-            f"{report.count} held-out samples of {dataset.folder}, whole frames, Vth {cfg.vth:g}, mean over samples; {describe(device)}.",
+            f"{report.count} held-out samples of {dataset.folder}, whole frames, Vth {cfg.vth:g}, "
+            f"mean over samples; {describe(device)}.",
             f"Trained for: {lengths}." if lengths else "No network was trained.",
         ]
     )

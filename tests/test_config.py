@@ -97,7 +97,8 @@ OFFICIAL = {
 @pytest.mark.parametrize("cls", OFFICIAL)
 def test_defaults_are_the_official_recipe(cls):
     common = {
-        "base_folder": "GOPRO/", "data_type": "GOPRO", "exp_name": "test", "seed": 42, "use_small": False, "test_mode": False,
+        "base_folder": "GOPRO/", "data_type": "GOPRO", "exp_name": "test", "seed": 42, "use_small": False,
+        "test_mode": False,
         "bs": 4, "roi_size": 512, "clip_output": True, "lr_schedule": "official", "grad_clip": 0, "precision": "fp32",
     }  # fmt: skip
     values = as_dict(parse_config(cls, []))

@@ -97,9 +97,23 @@ def test_lpips_gets_what_the_official_program_gives_it():
     loss.lpips_input = "rgb"
     expected = loss.lpips(student[:, 0, [2, 1, 0]] * 2 - 1, teacher[:, 0, [2, 1, 0]] * 2 - 1).mean().item()
     assert loss(student, teacher).item() == pytest.approx(expected, rel=1e-6)
-    student.requires_grad_()
-    loss(student, teacher).backward()
-    assert student.grad.abs().sum() > 0 and all(p.grad is None for p in loss.parameters())
+    assert all(p.grad is None and not p.requires_grad for p in loss.parameters())
+
+
+def test_lpips_in_parts_has_the_gradient_of_the_whole():
+    torch.manual_seed(0)
+    loss = TeacherLoss("lpips", pretrained=False)
+    student, teacher = torch.rand(2, 2, 3, 3, 32, 32)  # 6 images: two parts of different size
+    gradients = []
+    for distance in (
+        lambda x: 3 * loss(x, teacher),
+        lambda x: 3 * loss.lpips(x.flatten(0, 1), teacher.flatten(0, 1)).mean(),
+    ):
+        x = student.clone().requires_grad_()
+        distance(x.clamp(0.1, 0.9)).backward()
+        gradients.append(x.grad)
+    assert gradients[1].abs().max() > 0
+    np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-4, atol=1e-9)
 
 
 @pytest.mark.parametrize(("net", "file"), [("vgg", "vgg16-397923af.pth"), ("alex", "alexnet-owt-7be5be79.pth")])

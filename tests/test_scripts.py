@@ -342,11 +342,11 @@ def test_compare(tiny, tmp_path, checkpoints):
     assert rows["SDM, raw TFP (21, bilinear)"]["psnr"] > rows["SDM, raw TFP (9, nearest)"]["psnr"]
 
 
-# What can be wrong ------------------------------------------------------------------------------------------------------
+# What can be wrong ----------------------------------------
 
 
 def refused(script, *argv):
-    """A script called with a mistake: one line that names the script, exit code 2, nothing written to stdout's folder."""
+    """A script called with a mistake: one line that names the script, and exit code 2."""
     _, err = call(script, *argv, code=2)
     assert err.count("\n") == 1 and err.startswith(f"{Path(script).name}: error: "), err
     return err

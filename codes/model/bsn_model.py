@@ -32,6 +32,7 @@ class ShiftConv(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, 3, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, C, h, w)`` to ``(B, C', h, w)``."""
         x = F.pad(F.pad(x, (1, 1, 0, 0), mode="replicate"), (0, 0, 2, 0))
         return F.leaky_relu(self.conv(x), NEGATIVE_SLOPE)
 
@@ -52,6 +53,7 @@ class Encoder(nn.Module):
         self.pool = pool
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, C, h, w)`` to ``(B, C', h, w)``, or half the size with pooling (rounded down)."""
         x = self.conv3(self.conv2(self.conv1(x)))
         return shift_pool(x) if self.pool else x
 
@@ -67,6 +69,7 @@ class Decoder(nn.Module):
         self.conv4 = ShiftConv(out_channels, out_channels)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """``(B, C, h/2, w/2)`` and a skip ``(B, S, h, w)`` to ``(B, C', h, w)``."""
         x = F.interpolate(x, scale_factor=2, mode="nearest")
         rows, columns = skip.shape[-2] - x.shape[-2], skip.shape[-1] - x.shape[-1]
         x = F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
@@ -85,6 +88,7 @@ class ShiftUNet(nn.Module):
         self.dec1 = Decoder(96 + n_channels, 96)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, n_channels, h, w)`` to ``(B, 96, h, w)``."""
         first = self.enc1(x)
         x_up = self.dec2(self.enc3(self.enc2(first)), first)
         return self.dec1(x_up, x)
@@ -96,7 +100,7 @@ def rotate(x: torch.Tensor, quarter: int) -> torch.Tensor:
 
 
 def mirror_index(size: int, target: int, device) -> torch.Tensor:
-    """Indices that reflect ``size`` samples out to ``target``, the extra one (if odd) after; borders are not doubled."""
+    """Indices that mirror ``size`` samples out to ``target``, an odd one after; the border itself is not doubled."""
     index = torch.arange(target, device=device) - (target - size) // 2
     if size == 1:
         return torch.zeros_like(index)

@@ -35,6 +35,7 @@ class ResBlock(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, features, h, w)`` to the same."""
         return x + self.body(x)
 
 

@@ -11,10 +11,12 @@ from torch import nn
 
 
 def encoder(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
+    """A convolution that keeps the size, or halves it with stride 2, and ReLU."""
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2), nn.ReLU())
 
 
 def decoder(in_channels: int, out_channels: int) -> nn.Sequential:
+    """A transposed 5x5 convolution that doubles the size, and ReLU."""
     return nn.Sequential(
         nn.ConvTranspose2d(in_channels, out_channels, 5, stride=2, padding=2, output_padding=1), nn.ReLU()
     )
@@ -32,6 +34,7 @@ class ChannelAttention(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, C, h, w)`` to the same."""
         mean, peak = x.mean(dim=(-2, -1), keepdim=True), x.amax(dim=(-2, -1), keepdim=True)
         return x * torch.sigmoid(self.fc(mean) + self.fc(peak))
 
@@ -44,6 +47,7 @@ class SpatialAttention(nn.Module):
         self.conv1 = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, C, h, w)`` to the same."""
         maps = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
         return x * torch.sigmoid(self.conv1(maps))
 
@@ -61,6 +65,7 @@ class ResnetBlock(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, C, h, w)`` to the same."""
         return x + self.conv_block(x)
 
 

@@ -219,7 +219,7 @@ def save_pictures(pictures: list, sample: dict, folder: Path, stem: str):
         image = to_uint8(row.prediction[0])
         write_image(folder / f"{stem}_{row.kind}.png", image)
         cells.append((image, row.name + (f"  {values['psnr']:.2f} dB" if "psnr" in values else "")))
-    panel = grid(cells, columns=3 if len(cells) > 4 else len(cells))
+    panel = grid(cells, columns=len(cells) if len(cells) <= 4 else (len(cells) + 1) // 2)
     write_image(folder / f"{stem}_panel.png", panel)
     return panel
 

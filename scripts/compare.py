@@ -16,6 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from codes.checkpoint import load_weights  # noqa: E402
@@ -24,8 +26,9 @@ from codes.config import EvalConfig, as_dict, option, parse_config  # noqa: E402
 from codes.dataset import SpikeData  # noqa: E402
 from codes.device import choose_device, describe, place  # noqa: E402
 from codes.evaluate import Report, Row, measure_rows  # noqa: E402
+from codes.figures import curves, pipeline  # noqa: E402
 from codes.files import replacing  # noqa: E402
-from codes.image import label, to_uint8, write_animation  # noqa: E402
+from codes.image import grid, to_uint8, write_animation, write_image  # noqa: E402
 from codes.model.bsn_model import BSN  # noqa: E402
 from codes.model.edsr_model import EDSR  # noqa: E402
 from codes.model.ldn_model import Deblur_Net  # noqa: E402
@@ -46,7 +49,10 @@ class CompareConfig(EvalConfig):
     model_folder: str = option(
         "model", "folder with BSN_1000.pth, SR_70.pth, DeblurNet_100.pth, as far as there are any"
     )
-    out: str = option("exp/compare", "folder for table.md, results.json, results.csv, pictures and sequence.gif")
+    out: str = option("exp/compare", "folder for table.md, results.json, results.csv, pictures and sequences")
+    figures: str = option(
+        "", "also write the README's figures into this folder: pipeline, comparison, curves, sequence"
+    )
     frames: int = option(25, "frames of the animated sequence", low=2, high=97)
 
 
@@ -65,7 +71,7 @@ class Cascade:
         networks = {
             key: place(load_weights(build[key](), path), device).eval() if path else None for key, path in paths.items()
         }
-        bsn, sr, self.ldn = networks["bsn"], networks["sr"], networks["deblur"]
+        self.bsn, self.sr, self.ldn = bsn, sr, _ = networks["bsn"], networks["sr"], networks["deblur"]
         self.teachers = {}
         if bsn:
             self.teachers["SDM + BSN (9, nearest)"] = Teacher.plain(9, "nearest", denoise=bsn)
@@ -109,23 +115,30 @@ def markdown(report: Report) -> str:
     return "\n".join(lines)
 
 
-def sequence(cfg: CompareConfig, sample: dict, cascade: Cascade, path: Path) -> None:
-    """Write blurry input, SDM without network and student side by side along the exposure."""
+def sequence(cfg: CompareConfig, sample: dict, cascade: Cascade) -> list[np.ndarray]:
+    """Blurry input, SDM without network and student side by side, at ``cfg.frames`` instants of the exposure."""
     blur, spike = sample["blur"][None], sample["spike"][None]
     free = Teacher.plain(21, "bilinear")
-    still = label(to_uint8(blur[0]), "Blurry input")
     frames = []
     with torch.inference_mode():
         for index in range(cfg.frames):
             instant = EXPOSURE.start + round(index * (EXPOSURE.length - 1) / (cfg.frames - 1))
             cells = [
-                still,
-                label(to_uint8(free(blur, spike, [instant])[0, 0]), f"SDM, no network  t = {instant - EXPOSURE.start}"),
+                (to_uint8(blur[0]), "Blurry input"),
+                (to_uint8(free(blur, spike, [instant])[0, 0]), f"SDM, no network, t = {instant - EXPOSURE.start}"),
             ]
             if cascade.ldn:
-                cells.append(label(to_uint8(cascade.student(blur, spike, instant)[0]), "Student LDN" + cascade.mark))
-            frames.append(torch.cat([torch.from_numpy(cell) for cell in cells], dim=1).numpy())
-    write_animation(path, frames + frames[-2:0:-1])
+                cells.append((to_uint8(cascade.student(blur, spike, instant)[0]), "Student LDN" + cascade.mark))
+            frames.append(grid(cells, columns=len(cells)))
+    return frames
+
+
+def write_sequence(frames: list[np.ndarray], folder: Path) -> None:
+    """Write sequence.mp4 as it is, and sequence.gif, there and back, at most 1000 pixels wide."""
+    write_animation(folder / "sequence.mp4", frames)
+    share = min(1000 / frames[0].shape[1], 1)
+    small = [cv2.resize(frame, None, fx=share, fy=share, interpolation=cv2.INTER_AREA) for frame in frames]
+    write_animation(folder / "sequence.gif", small + small[-2:0:-1])
 
 
 def main() -> None:
@@ -175,8 +188,19 @@ def main() -> None:
     )
     chosen = next((cascade for cascade in cascades if cascade.ldn), cascades[0])
     sample = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in dataset[0].items()}
-    sequence(cfg, sample, chosen, out / "sequence.gif")
-    print(f"pictures: {out}/imgs/000_0000_panel.png, {out}/sequence.gif")
+    frames = sequence(cfg, sample, chosen)
+    write_sequence(frames, out)
+    if cfg.figures:
+        folder = Path(cfg.figures)
+        write_image(folder / "comparison.jpg", report.panels[0])
+        write_sequence(frames[::2], folder)
+        if chosen.bsn and chosen.sr and chosen.ldn:
+            write_image(folder / "pipeline.png", pipeline(sample, chosen.bsn, chosen.sr, chosen.ldn))
+        titles = {"bsn": "BSN", "sr": "EDSR", "deblur": "LDN"}
+        plotted = {title: Path(runs[key][0]) for key, title in titles.items() if runs[key][0]}
+        if plotted:
+            write_image(folder / "curves.png", curves(plotted))
+    print(f"pictures: {out}/imgs/000_0000_panel.png, {out}/sequence.gif, {out}/sequence.mp4")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 set -euo pipefail
 
 folder=demo size=360x640 train=24 test=8 photos= device=auto
-bsn_steps=400 sr_steps=200 ldn_steps=1000 skip=
+bsn_steps=300 sr_steps=200 ldn_steps=1000 skip=
 
 usage() {
     cat <<TEXT
@@ -40,6 +40,9 @@ while [ $# -gt 0 ]; do
         *) fail "unknown option '$1' (see --help)" ;;
     esac
 done
+for name in train test bsn_steps sr_steps ldn_steps; do
+    [[ ${!name} =~ ^[1-9][0-9]*$ ]] || fail "--$name is '${!name}'; expected a whole number above 0 (--skip leaves a stage out)"
+done
 for stage in ${skip//,/ }; do
     case $stage in data|bsn|sr|deblur|test|compare) ;; *) fail "--skip: no stage '$stage'; there are data,bsn,sr,deblur,test,compare" ;; esac
 done
@@ -57,7 +60,7 @@ stage() { printf '\n== %s (%d:%02d since the start)\n' "$1" $(((SECONDS - begun)
 data=$folder/GOPRO exp=$folder/exp
 common=(--base_folder "$data" --exp_name demo --device "$device")
 # A small budget wants a faster recipe than the official one: README, "The demo's recipe".
-quick=(--lr_schedule onecycle --grad_clip 1 --no-clip_output --roi_size 128 --eval_every 0 --save_every 100000 --state_every 60)
+quick=(--lr_schedule onecycle --grad_clip 1 --no-clip_output --eval_every 0 --save_every 100000 --state_every 60)
 
 if wanted data; then
     stage "data set from photographs: $data"
@@ -65,28 +68,37 @@ if wanted data; then
 fi
 if wanted bsn; then
     stage "training BSN, the blind-spot denoiser"
-    $python train_bsn.py "${common[@]}" "${quick[@]}" --save_folder "$exp/BSN" --max_steps "$bsn_steps" --lr 1e-3
+    $python train_bsn.py "${common[@]}" "${quick[@]}" --save_folder "$exp/BSN" --max_steps "$bsn_steps" --lr 1e-3 \
+        --bs 2 --roi_size 256
 fi
 if wanted sr; then
     stage "training EDSR, the super-resolution"
-    $python train_sr.py "${common[@]}" "${quick[@]}" --save_folder "$exp/SR" --max_steps "$sr_steps" --lr 5e-4
+    $python train_sr.py "${common[@]}" "${quick[@]}" --save_folder "$exp/SR" --max_steps "$sr_steps" --lr 5e-4 \
+        --roi_size 128
 fi
 if wanted deblur; then
     stage "training LDN, the student"
-    $python train_deblur.py "${common[@]}" "${quick[@]}" --save_folder "$exp/Deblur" --max_steps "$ldn_steps" --lr 2e-3 \
+    $python train_deblur.py "${common[@]}" "${quick[@]}" --save_folder "$exp/Deblur" --max_steps "$ldn_steps" --lr 2e-3 --roi_size 128 \
         --train_split train --teacher sdm --tea_loss l1 --lambda_reblur 10
 fi
-weights=(--bsn_path "$exp/BSN/demo/ckpts/BSN_last.pth" --sr_path "$exp/SR/demo/ckpts/SR_last.pth")
+# What was skipped and is not there from an earlier run has no rows.
+trained() { [ -f "$exp/$1/demo/ckpts/$2_last.pth" ]; }
+bsn=$exp/BSN/demo/ckpts/BSN_last.pth sr=$exp/SR/demo/ckpts/SR_last.pth student=$exp/Deblur/demo/ckpts/DeblurNet_last.pth
 if wanted test; then
     stage "evaluating on held-out photographs"
-    $python train_bsn.py --test_mode "${common[@]}" --save_folder "$exp/BSN" "${weights[@]:0:2}"
-    $python train_sr.py --test_mode "${common[@]}" --save_folder "$exp/SR" "${weights[@]}"
-    $python train_deblur.py --test_mode "${common[@]}" --save_folder "$exp/Deblur" "${weights[@]}" \
-        --deblur_path "$exp/Deblur/demo/ckpts/DeblurNet_last.pth"
+    trained BSN BSN && $python train_bsn.py --test_mode "${common[@]}" --save_folder "$exp/BSN" --bsn_path "$bsn"
+    trained BSN BSN && trained SR SR &&
+        $python train_sr.py --test_mode "${common[@]}" --save_folder "$exp/SR" --bsn_path "$bsn" --sr_path "$sr"
+    trained BSN BSN && trained SR SR && trained Deblur DeblurNet &&
+        $python train_deblur.py --test_mode "${common[@]}" --save_folder "$exp/Deblur" --bsn_path "$bsn" --sr_path "$sr" \
+            --deblur_path "$student"
 fi
 if wanted compare; then
     stage "what each part adds"
-    $python scripts/compare.py --base_folder "$data" --device "$device" --out "$folder/results" \
-        --bsn_run "$exp/BSN/demo" --sr_run "$exp/SR/demo" --deblur_run "$exp/Deblur/demo"
+    runs=()
+    trained BSN BSN && runs+=(--bsn_run "$exp/BSN/demo")
+    trained SR SR && runs+=(--sr_run "$exp/SR/demo")
+    trained Deblur DeblurNet && runs+=(--deblur_run "$exp/Deblur/demo")
+    $python scripts/compare.py --base_folder "$data" --device "$device" --out "$folder/results" "${runs[@]}"
 fi
 stage "done"

@@ -330,7 +330,11 @@ def test_compare(tiny, tmp_path, checkpoints):
         tmp_path / "out",
         "--frames",
         3,
+        "--figures",
+        tmp_path / "figures",
     )
+    names = {"pipeline.png", "comparison.jpg", "curves.png", "sequence.gif", "sequence.mp4"}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == names
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert list(rows) == [
         "Blur", "SDM, raw TFP (9, nearest)", "SDM, raw TFP (21, bilinear)", "SDM + BSN (9, nearest)",

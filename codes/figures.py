@@ -1,0 +1,132 @@
+"""Figures of what the program does: the pipeline with real pictures in it, and training curves. All uint8 B,G,R."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from codes.image import to_uint8
+from codes.sdm import Teacher, sdm
+from codes.spike import EXPOSURE, spike_window, tfp
+
+INK, PAPER, LINES = (40, 40, 40), (255, 255, 255), ((180, 110, 30), (40, 120, 200), (60, 150, 60), (150, 60, 150))
+CELL, GAP, CAPTION = (260, 146), (62, 74), 20
+
+
+def write(canvas: np.ndarray, text: str, x: int, y: int, scale: float = 0.45, colour=INK) -> None:
+    """Write a line of text with its lower left corner at (x, y)."""
+    cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
+
+
+def pipeline(sample: dict, bsn, sr, ldn, instant: int = 36) -> np.ndarray:
+    """The pipeline on one sample: inputs, teacher and student, each box its real picture.
+
+    Args:
+        sample: ``blur`` ``(3, H, W)`` and ``spike`` ``(137, H/4, W/4)`` on the networks' device.
+        bsn, sr, ldn: trained networks.
+        instant: the spike frame that is reconstructed.
+    """
+    blur, spike = sample["blur"][None], sample["spike"][None]
+    teacher = Teacher.cascade(bsn, sr)
+    with torch.inference_mode():
+        long, denoised, short = teacher.long(spike), teacher.denoised(spike, instant), teacher.short(spike, instant)
+        student = ldn(blur, spike_window(spike, instant, 21))
+        cells = {  # (row, column): caption, picture
+            (0, 0): ("blurry photograph B", blur),
+            (2, 0): (f"spike frame t = {instant}", spike[:, instant : instant + 1].float()),
+            (1, 1): ("TFP of the 97 exposure frames", tfp(spike, EXPOSURE.centre, EXPOSURE.length)),
+            (2, 1): ("TFP of 9 frames around t", tfp(spike, instant, 9)),
+            (2, 2): ("BSN: blind-spot denoiser", denoised),
+            (1, 3): ("EDSR x4: E_long", long),
+            (2, 3): ("EDSR x4: E_short(t)", short),
+            (1, 4): ("teacher: SDM = B E_short / E_long", sdm(blur, long, short)),
+            (1, 5): ("student: LDN(B, 21 spike frames)", student),
+        }
+    (width, height), (across, down) = CELL, GAP
+    canvas = np.full((3 * (height + CAPTION) + 4 * down, 6 * width + 7 * across, 3), PAPER, np.uint8)
+
+    def corner(row, column):
+        return across + column * (width + across), down + row * (height + CAPTION + down)
+
+    for (row, column), (caption, picture) in cells.items():
+        x, y = corner(row, column)
+        image = to_uint8(picture[0])
+        kind = cv2.INTER_AREA if image.shape[1] > width else cv2.INTER_NEAREST
+        canvas[y : y + height, x : x + width] = cv2.resize(image, CELL, interpolation=kind)
+        cv2.rectangle(canvas, (x - 1, y - 1), (x + width, y + height), INK, 1)
+        write(canvas, caption, x, y + height + 16)
+
+    def arrow(start, end, *between):
+        points = [start, *between, end]
+        for a, b in zip(points[:-2], points[1:-1], strict=True):
+            cv2.line(canvas, a, b, LINES[1], 2, cv2.LINE_AA)
+        cv2.arrowedLine(
+            canvas,
+            points[-2],
+            end,
+            LINES[1],
+            2,
+            cv2.LINE_AA,
+            tipLength=12 / max(np.hypot(*np.subtract(end, points[-2])), 12),
+        )
+
+    def side(cell, where):  # the middle of a side of a cell
+        x, y = corner(*cell)
+        return {
+            "left": (x - 4, y + height // 2),
+            "right": (x + width + 4, y + height // 2),
+            "top": (x + width // 2, y - 5),
+            "bottom": (x + width // 2, y + height + CAPTION + 4),
+        }[where]
+
+    arrow(side((2, 0), "right"), side((2, 1), "left"))
+    arrow(side((2, 1), "right"), side((2, 2), "left"))
+    arrow(side((2, 2), "right"), side((2, 3), "left"))
+    arrow(side((1, 1), "right"), side((1, 3), "left"))
+    arrow(side((1, 3), "right"), side((1, 4), "left"))
+    column = side((1, 4), "bottom")[0]
+    arrow(side((2, 3), "right"), side((1, 4), "bottom"), (column, side((2, 3), "right")[1]))
+    row = side((0, 0), "right")[1]
+    arrow(side((0, 0), "right"), side((1, 4), "top"), (column, row))
+    target = side((1, 5), "top")[0]
+    arrow((column, row), side((1, 5), "top"), (target, row))
+    bottom = side((2, 0), "bottom")[1] + 16
+    arrow(side((2, 0), "bottom"), side((1, 5), "bottom"), (side((2, 0), "bottom")[0], bottom), (target, bottom))
+    source = side((2, 0), "top")
+    arrow(source, side((1, 1), "left"), (source[0], side((1, 1), "left")[1]))
+    start, end = side((1, 4), "right"), side((1, 5), "left")
+    cv2.line(canvas, start, end, LINES[0], 1, cv2.LINE_AA)
+    write(canvas, "pseudo-", start[0], start[1] - 18, 0.42, LINES[0])
+    write(canvas, "label", start[0], start[1] - 5, 0.42, LINES[0])
+    return canvas
+
+
+def curves(runs: dict[str, Path], width: int = 480, height: int = 300) -> np.ndarray:
+    """The training loss of each run over its steps, both axes logarithmic, side by side.
+
+    Args:
+        runs: title -> run folder.
+        width, height: size of one plot in pixels.
+    """
+    plots = []
+    for number, (title, folder) in enumerate(runs.items()):
+        lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+        steps, losses = np.array([(line["step"], line["loss"]) for line in lines if line["kind"] == "train"]).T
+        canvas = np.full((height, width, 3), PAPER, np.uint8)
+        left, right, top, bottom = 62, width - 14, 34, height - 34
+        cv2.rectangle(canvas, (left, top), (right, bottom), (200, 200, 200), 1)
+        x, y = np.log10(steps), np.log10(np.maximum(losses, 1e-12))
+        low, high = y.min() - 0.05, y.max() + 0.05
+        across = left + (x - x[0]) / max(x[-1] - x[0], 1e-9) * (right - left)
+        down = bottom - (y - low) / (high - low) * (bottom - top)
+        points = np.stack([across, down], axis=-1).round().astype(np.int32)
+        cv2.polylines(canvas, [points[:, None]], False, LINES[number % len(LINES)], 1, cv2.LINE_AA)
+        write(canvas, f"{title}: training loss", left, top - 10, 0.5)
+        write(canvas, f"{10**high:.2g}", 6, top + 10)
+        write(canvas, f"{10**low:.2g}", 6, bottom)
+        write(canvas, f"{steps[0]:.0f}", left, bottom + 18)
+        write(canvas, f"{steps[-1]:.0f} steps", right - 90, bottom + 18)
+        plots.append(canvas)
+    return np.hstack(plots)

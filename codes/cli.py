@@ -9,11 +9,15 @@ from pathlib import Path
 import torch
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and the description as it is written."""
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, and which names the nearest flag for an unknown one."""
 
     def __init__(self, **options):
-        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+        super().__init__(allow_abbrev=False, formatter_class=HelpFormatter, **options)
 
     def parse_args(self, args=None, namespace=None):
         """As in argparse, but unknown flags are explained."""

@@ -37,7 +37,7 @@ class EvalConfig:
     data_type: Literal["GOPRO", "real"] = option("GOPRO", "layout of the data set; 'real' has no sharp images (RSB)")
     use_small: bool = option(False, "keep every 10th sample")
     vth: float = option(
-        1.0, "*firing threshold of the spikes to use, in the paper's unit (1: spike_data, 2: spike_data_vth2)", low=0
+        0.0, "*firing threshold of the spikes, in the paper's unit (2: spike_data_vth2; 0: spike_data)", low=0
     )
     metrics: tuple[Literal["ssim", "psnr", "mse", "lpips"], ...] = option(
         ("ssim", "psnr"), "*metrics of an evaluation; lpips fetches AlexNet", recipe=False

@@ -45,7 +45,8 @@ class SpikeData(torch.utils.data.Dataset):
         roi_size: side of the square crop in image pixels, a multiple of 4.
         use_sharp: read the sharp image.
         seed: seed of the crops.
-        vth: firing threshold in the paper's unit, which chooses the spike folder.
+        vth: firing threshold in the paper's unit: the folder spike_data_vth2 for 2; 0, or 1 where there is no
+            spike_data_vth1, is spike_data.
         size: (height, width) that the images must have; 0 is any.
 
     Raises:
@@ -65,7 +66,7 @@ class SpikeData(torch.utils.data.Dataset):
         roi_size: int = 512,
         use_sharp: bool = False,
         seed: int = 0,
-        vth: float = 1.0,
+        vth: float = 0.0,
         size: tuple[int, int] = (0, 0),
     ):
         if data_type not in ("GOPRO", "real"):
@@ -76,9 +77,10 @@ class SpikeData(torch.utils.data.Dataset):
         self.use_roi, self.roi_size, self.seed, self.size = use_roi, roi_size, seed, size
         self.use_sharp = use_sharp and data_type == "GOPRO"
         self.folder = self._split_folder(Path(root_dir), data_type, stage)
-        spike_folder = self.folder / (
-            "spike_full" if spike_full else "spike_data" + ("" if vth == 1 else f"_vth{vth:g}")
-        )
+        spike_folder = self.folder / ("spike_full" if spike_full else "spike_data")
+        named = spike_folder.with_name(f"{spike_folder.name}_vth{vth:g}")
+        if vth and (vth != 1 or named.is_dir()):
+            spike_folder = named
         self.spike_paths = sorted(spike_folder.glob("*/*.dat"))
         if not self.spike_paths:
             what = "holds no */*.dat files" if spike_folder.is_dir() else "does not exist"

@@ -52,7 +52,7 @@ class Sample:
         foregrounds: (file, motion in pixels) of each cut-out, the rearmost first.
         size: ``(H, W)`` of the frame, multiples of 4.
         seed: seed of the data set; the sample's own is (seed, split, index).
-        vth: firing threshold in the paper's unit.
+        vth: firing thresholds in the paper's unit; the spikes at the first are spike_data.
         noise: whether the sensor adds its inherent noise.
     """
 
@@ -63,13 +63,24 @@ class Sample:
     foregrounds: tuple[tuple[str, float], ...]
     size: tuple[int, int]
     seed: int
-    vth: float = 1.0
+    vth: tuple[float, ...] = (1.0,)
     noise: bool = True
 
     @property
     def name(self) -> str:
         """Name of the sequence, as in 0000_chelsea."""
         return sequence_name(self.index, self.photo)
+
+    def paths(self, folder) -> tuple[Path, list[Path], list[Path]]:
+        """Its files below ``folder``: the blurry image, the 7 sharp ones, the spikes at each threshold."""
+        base = Path(folder, self.split)
+        sharps = [base / "sharp_data" / self.name / f"{FRAME + offset:06}.png" for offset in EXPOSURE.sequence_offsets]
+        spikes = [base / spike_folder(self.vth, i) / self.name / f"{FRAME:06}.dat" for i in range(len(self.vth))]
+        return base / "blur_data" / self.name / f"{FRAME:06}.png", sharps, spikes
+
+    def exists(self, folder) -> bool:
+        """Whether it is written: its spikes at the first threshold come last."""
+        return self.paths(folder)[2][0].is_file()
 
     def rng(self, purpose: int) -> np.random.Generator:
         """A source of randomness for one purpose: 0 what the sample is, 1 its scene, 2 its sensor."""
@@ -95,7 +106,7 @@ def draw_sample(
     motion: tuple[float, float],
     max_foregrounds: int,
     seed: int,
-    vth: float = 1.0,
+    vth: tuple[float, ...] = (1.0,),
     noise: bool = True,
 ) -> Sample:
     """Draw what sample ``index`` is. Photographs take turns; motions are uniform in ``motion`` (pixels at 720p)."""
@@ -313,18 +324,17 @@ def render(scene: Scene) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
     return _to_uint8(total / np.float32(EXPOSURE.length)), sharps, light
 
 
-def sample_paths(folder, split: str, name: str) -> tuple[Path, list[Path], Path]:
-    """Files of a sample: the blurry image, the 7 sharp ones, the spikes. It exists when the last one does."""
-    blur, sharp, spike = (Path(folder, split, f"{kind}_data", name) for kind in ("blur", "sharp", "spike"))
-    sharps = [sharp / f"{FRAME + offset:06}.png" for offset in EXPOSURE.sequence_offsets]
-    return blur / f"{FRAME:06}.png", sharps, spike / f"{FRAME:06}.dat"
+def spike_folder(vth: tuple[float, ...], index: int) -> str:
+    """Folder of the spikes at threshold ``index`` of several: the first is spike_data, the rest are named."""
+    return "spike_data" if index == 0 else f"spike_data_vth{vth[index]:g}"
 
 
 def write_sample(sample: Sample, folder) -> None:
-    """Render a sample and write its files below ``folder``, the spikes last."""
+    """Render a sample and write its files below ``folder``, the spikes at the first threshold last."""
     blur, sharps, light = render(Scene(sample))
-    blur_path, sharp_paths, spike_path = sample_paths(folder, sample.split, sample.name)
+    blur_path, sharp_paths, spike_paths = sample.paths(folder)
     write_image(blur_path, blur)
     for path, sharp in zip(sharp_paths, sharps, strict=True):
         write_image(path, sharp)
-    write_dat(spike_path, spikes_from_frames(light, sample.rng(2), sample.vth, sample.noise))
+    for path, vth in reversed(list(zip(spike_paths, sample.vth, strict=True))):
+        write_dat(path, spikes_from_frames(light, sample.rng(2), vth, sample.noise))

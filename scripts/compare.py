@@ -175,7 +175,7 @@ def main() -> None:
         [
             markdown(report),
             "",
-            f"{report.count} held-out samples of {dataset.folder}, whole frames, Vth {cfg.vth:g}, "
+            f"{report.count} held-out samples of {dataset.folder}, whole frames, "
             f"mean over samples; {describe(device)}.",
             f"Trained for: {lengths}." if lengths else "No network was trained.",
         ]

@@ -24,9 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from codes.cli import Parser, command  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import read_image  # noqa: E402
-from codes.synthesis import SPLITS, Sample, draw_sample, sample_paths, sequence_name, write_sample  # noqa: E402
+from codes.synthesis import SPLITS, Sample, draw_sample, sequence_name, write_sample  # noqa: E402
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 SMALLEST_PHOTO = 64  # px; below it even a small frame is mostly mirrors
@@ -35,14 +36,6 @@ BUNDLED = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 # method scores high, so it would flatter the test; the astronaut gives training faces, cloth and hard edges.
 BUNDLED_TEST = ("chelsea.png", "coffee.png")
 RECORD = "demo_data.json"
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors take one line."""
-
-    def error(self, message: str):
-        """End with the message and exit code 2."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def frame_size(text: str) -> tuple[int, int]:
@@ -74,21 +67,22 @@ def at_least(low, kind=int, above: bool = False):
 
 def make_parser() -> Parser:
     """Every flag with its default."""
-    parser = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.split("\n\n")[0])
     add = parser.add_argument
-    add("--out", type=Path, default="GOPRO", help="folder of the data set (default: %(default)s)")
-    add("--size", type=frame_size, default="720x1280", metavar="HxW", help="image size (default: %(default)s)")
-    add("--train", type=at_least(0), default=32, metavar="N", help="training samples (default: %(default)s)")
-    add("--test", type=at_least(0), default=8, metavar="N", help="test samples (default: %(default)s)")
-    add("--photos", type=Path, metavar="DIR", help="your photographs, subfolders too (default: four of scikit-image's)")
-    add("--test_photos", nargs="+", metavar="NAME", help="those for testing (default: a spread-out quarter)")
-    motion = "least and greatest motion over the exposure in pixels at 720p (default: 20 80)"
+    add("--out", type=Path, default="GOPRO", help="folder of the data set")
+    add("--size", type=frame_size, default="720x1280", metavar="HxW", help="image size")
+    add("--train", type=at_least(0), default=32, metavar="N", help="training samples")
+    add("--test", type=at_least(0), default=8, metavar="N", help="test samples")
+    add("--photos", type=Path, metavar="DIR", help="your photographs, subfolders too; none: four of scikit-image's")
+    add("--test_photos", nargs="+", metavar="NAME", help="those for testing; none: a spread-out quarter")
+    motion = "least and greatest motion over the exposure in pixels at 720p"
     add("--motion", type=at_least(0, float), nargs=2, default=(20.0, 80.0), metavar=("MIN", "MAX"), help=motion)
-    add("--foregrounds", type=at_least(0), default=3, metavar="MAX", help="most moving cut-outs (default: %(default)s)")
-    add("--vth", type=at_least(0, float, True), default=1.0, help="threshold, paper's unit (default: %(default)s)")
-    add("--no_noise", action="store_true", help="leave out the sensor's inherent noise (default: noise)")
-    add("--seed", type=at_least(0), default=0, help="same seed, same bytes (default: %(default)s)")
-    workers = "samples rendered at a time (default: one a core, %(default)s)"
+    add("--foregrounds", type=at_least(0), default=3, metavar="MAX", help="most moving cut-outs")
+    vth = "firing thresholds in the paper's unit: the first for spike_data, more for spike_data_vth2 and so on"
+    add("--vth", type=at_least(0, float, True), nargs="+", default=(1.0,), metavar="V", help=vth)
+    add("--no_noise", action="store_true", help="leave out the sensor's inherent noise")
+    add("--seed", type=at_least(0), default=0, help="same seed, same bytes")
+    workers = "samples rendered at a time"
     add("--workers", type=at_least(1), default=os.cpu_count(), metavar="N", help=workers)
     add("--overwrite", action="store_true", help="delete the samples that this program made in the folder before")
     return parser
@@ -179,9 +173,10 @@ def open_folder(out: Path, options: dict, overwrite: bool) -> None:
                 "choose another --out, or --overwrite to make it anew"
             )
         for split, name in names if overwrite else ():  # only what the record names: other files are not ours
-            for kind in ("spike", "blur", "sharp"):  # spikes first: a sample exists when they do
-                if (folder := out / split / f"{kind}_data" / name).exists():
-                    shutil.rmtree(folder)
+            # Spikes first: a sample exists when they do.
+            for folder in [*out.glob(f"{split}/spike_data*"), out / split / "blur_data", out / split / "sharp_data"]:
+                if (folder / name).exists():
+                    shutil.rmtree(folder / name)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out} exists and is not this program's work; choose another folder")
     write_json(record, options)
@@ -201,53 +196,51 @@ def describe(sample: Sample) -> dict:
 
 def write_all(samples: list[Sample], out: Path, workers: int) -> None:
     """Write the samples that do not exist yet."""
-    todo = [sample for sample in samples if not sample_paths(out, sample.split, sample.name)[2].is_file()]
+    todo = [sample for sample in samples if not sample.exists(out)]
     # Threads, not processes: OpenCV and NumPy let them run side by side, and no worker has to import torch anew.
     cv2.setNumThreads(1)
-    bar = tqdm(total=len(samples), initial=len(samples) - len(todo), unit="sample")
+    bar = tqdm(total=len(samples), initial=len(samples) - len(todo), unit="sample", disable=None)
     with bar, ThreadPoolExecutor(workers) as pool:
         try:
             for future in as_completed([pool.submit(write_sample, sample, out) for sample in todo]):
                 future.result()
                 bar.update()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                print("finishing the samples under way; the same command goes on from there", file=sys.stderr)
             pool.shutdown(wait=False, cancel_futures=True)  # leaving the block waits for the samples under way
             raise
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Make the data set."""
-    parser = make_parser()
-    args = parser.parse_args(arguments)
+    """Make the data set that the command line asks for."""
+    args = make_parser().parse_args(arguments)
     wanted = {"train": args.train, "test": args.test}
-    try:
-        if args.motion[0] > args.motion[1] or args.motion[1] > 720:
-            raise ValueError(f"--motion {args.motion[0]:g} {args.motion[1]:g}; expected MIN <= MAX <= 720")
-        if not any(wanted.values()):
-            raise ValueError("--train 0 --test 0 asks for no samples")
-        files = find_photos(args.photos, args.out)
-        checksums = usable(files)
-        chosen = list(BUNDLED_TEST) if args.photos is None and args.test_photos is None else args.test_photos
-        photos = split_photos(list(checksums), chosen, wanted)
-        options = {key: getattr(args, key) for key in ("motion", "foregrounds", "vth", "no_noise", "seed")}
-        options |= {"motion": list(args.motion), "size": list(args.size), "samples": wanted}
-        options["photos"] = {split: {name: checksums[name] for name in photos[split]} for split in SPLITS}
-        drawing = {"motion": args.motion, "max_foregrounds": args.foregrounds, "noise": not args.no_noise}
-        drawing |= {"size": args.size, "seed": args.seed, "vth": args.vth}
-        paths = {split: [files[name] for name in photos[split]] for split in SPLITS}
-        samples = [draw_sample(split, i, paths[split], **drawing) for split in SPLITS for i in range(wanted[split])]
-        open_folder(args.out, options, args.overwrite)
-        for split in SPLITS:
-            rows = [describe(sample) for sample in samples if sample.split == split]
-            write_json(args.out / split / "samples.json", rows)
-            print(f"{split}: {len(rows)} samples of {len(photos[split])} photographs: {', '.join(photos[split][:8])}")
-        write_all(samples, args.out, args.workers)
-    except (ValueError, OSError, MemoryError, cv2.error) as error:
-        parser.error(" ".join(str(error).split()) or "out of memory")
-    except KeyboardInterrupt:
-        parser.exit(130, f"\n{parser.prog}: interrupted; the same command goes on from here\n")
+    if args.motion[0] > args.motion[1] or args.motion[1] > 720:
+        raise ValueError(f"--motion {args.motion[0]:g} {args.motion[1]:g}; expected MIN <= MAX <= 720")
+    if len(set(args.vth)) < len(args.vth):
+        raise ValueError(f"--vth {' '.join(f'{vth:g}' for vth in args.vth)} names a threshold twice")
+    if not any(wanted.values()):
+        raise ValueError("--train 0 --test 0 asks for no samples")
+    files = find_photos(args.photos, args.out)
+    checksums = usable(files)
+    chosen = list(BUNDLED_TEST) if args.photos is None and args.test_photos is None else args.test_photos
+    photos = split_photos(list(checksums), chosen, wanted)
+    options = {key: getattr(args, key) for key in ("foregrounds", "no_noise", "seed")}
+    options |= {key: list(getattr(args, key)) for key in ("motion", "size", "vth")} | {"samples": wanted}
+    options["photos"] = {split: {name: checksums[name] for name in photos[split]} for split in SPLITS}
+    drawing = {"motion": args.motion, "max_foregrounds": args.foregrounds, "noise": not args.no_noise}
+    drawing |= {"size": args.size, "seed": args.seed, "vth": tuple(args.vth)}
+    paths = {split: [files[name] for name in photos[split]] for split in SPLITS}
+    samples = [draw_sample(split, i, paths[split], **drawing) for split in SPLITS for i in range(wanted[split])]
+    open_folder(args.out, options, args.overwrite)
+    for split in SPLITS:
+        rows = [describe(sample) for sample in samples if sample.split == split]
+        write_json(args.out / split / "samples.json", rows)
+        print(f"{split}: {len(rows)} samples of {len(photos[split])} photographs: {', '.join(photos[split][:8])}")
+    write_all(samples, args.out, args.workers)
     print(f"{args.out}: done")
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -1,6 +1,11 @@
 """What several tests share: the golden files, filled weights, and a tiny data set."""
 
+import contextlib
+import io
 import os
+import runpy
+import shutil
+import sys
 import zlib
 from pathlib import Path
 
@@ -43,11 +48,26 @@ def rnd(*shape):
     return torch.from_numpy(np.random.default_rng(0).random(shape).astype(np.float32))
 
 
+def call(script, *argv, code=0):
+    """Run a script in this process, which saves the seconds that importing torch takes; returns (stdout, stderr)."""
+    out, err = io.StringIO(), io.StringIO()
+    before = sys.argv
+    sys.argv = [str(ROOT / script), *map(str, argv)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        ended = 0
+    except SystemExit as stop:
+        ended = stop.code or 0
+    finally:
+        sys.argv = before
+    assert ended == code, out.getvalue() + err.getvalue()
+    return out.getvalue(), err.getvalue()
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """A data set of 3 training and 2 test samples of 64x96 pixels; read only."""
-    from tests.test_scripts import call
-
     root = tmp_path_factory.mktemp("data") / "GOPRO"
     call("scripts/make_demo_data.py", "--out", root, "--size", "64x96", "--train", 3, "--test", 2)
     return root
@@ -56,6 +76,4 @@ def tiny(tmp_path_factory):
 @pytest.fixture
 def copy(tiny, tmp_path):
     """A copy of the tiny data set that a test may spoil."""
-    import shutil
-
     return Path(shutil.copytree(tiny, tmp_path / "GOPRO"))

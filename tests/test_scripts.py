@@ -1,11 +1,8 @@
 """The command lines, as a user types them: training, resuming, test mode, and everything that can be wrong."""
 
-import contextlib
 import csv
-import io
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -16,31 +13,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from codes.checkpoint import save
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
-from tests.conftest import ROOT
+from tests.conftest import ROOT, call
 
 STAGES = {"train_bsn.py": "BSN", "train_sr.py": "SR", "train_deblur.py": "DeblurNet"}
-
-
-def call(script, *argv, code=0):
-    """Run a script in this process, which saves the seconds that importing torch takes; returns (stdout, stderr)."""
-    out, err = io.StringIO(), io.StringIO()
-    before = sys.argv
-    sys.argv = [str(ROOT / script), *map(str, argv)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            runpy.run_path(sys.argv[0], run_name="__main__")
-        ended = 0
-    except SystemExit as stop:
-        ended = stop.code or 0
-    finally:
-        sys.argv = before
-    assert ended == code, out.getvalue() + err.getvalue()
-    return out.getvalue(), err.getvalue()
 
 
 def options(script, data, folder, *more):
@@ -81,6 +62,10 @@ def checkpoints(tmp_path_factory):
     return folder
 
 
+def out_row(script):
+    return {"train_bsn.py": "BSN", "train_sr.py": "Blur_SR", "train_deblur.py": "Deblur_Net"}[script]
+
+
 @pytest.mark.parametrize("script", STAGES)
 def test_training_writes_the_run_folder(script, tiny, tmp_path):
     argv = options(script, tiny, tmp_path, "--epochs", 3, "--save_every", 2, "--eval_every", 2, "--log_every", 1)
@@ -102,6 +87,12 @@ def test_training_writes_the_run_folder(script, tiny, tmp_path):
     assert steps == list(range(1, 3 * per_epoch + 1))
     assert {record["epoch"] for record in records(tmp_path) if record["kind"] == "eval"} == {0, 2}
     assert "parameters to train, fp32 on cpu" in out and "samples, split" in out and str(run) in out
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == steps
+    assert {"train/lr", f"psnr/{out_row(script)}"} <= set(events.Tags()["scalars"]) and "sample/0" in events.Tags()[
+        "images"
+    ]
     picture = {"train_bsn.py": "tfp_bsn", "train_sr.py": "blur_sr", "train_deblur.py": "deblur"}[script]
     assert (run / "imgs" / f"002_0000_{picture}.png").is_file() and (run / "imgs" / "002_0001_panel.png").is_file()
 

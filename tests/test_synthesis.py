@@ -8,16 +8,22 @@ import cv2
 import numpy as np
 import pytest
 
+from codes.cli import command
 from codes.image import read_image, write_image
 from codes.spike import EXPOSURE, read_dat
 from codes.synthesis import Background, Foreground, Scene, draw_motion, draw_sample, render, sequence_name
 from scripts import make_demo_data
-from scripts.make_demo_data import main, split_photos
+from scripts.make_demo_data import split_photos
 from tests.conftest import ROOT
 
 SIZE = (48, 64)
 SMALL = ["--size", "48x64", "--train", "2", "--test", "2", "--workers", "1"]
 EXPOSED = slice(EXPOSURE.start, EXPOSURE.stop)
+
+
+def main(arguments):
+    """The script's command line, in this process."""
+    command(lambda: make_demo_data.main(arguments))
 
 
 def texture(height, width, seed=0):
@@ -81,7 +87,7 @@ def test_layout_and_record(made):
         assert set(digest(made / split)) == expected
         rows = json.loads((made / split / "samples.json").read_text())
         assert [row["sequence"] for row in rows] == sequences
-        assert all(row["vth"] == 1 and 20 / 15 <= row["motion_px"] <= 80 / 15 for row in rows)
+        assert all(row["vth"] == [1] and 20 / 15 <= row["motion_px"] <= 80 / 15 for row in rows)
         own = {f"{name}.png" for name in names} | {f"{name}.jpg" for name in names}
         assert {fg["photo"] for row in rows for fg in row["foregrounds"]} <= own  # none of the other split
     assert len(read_dat(made / "test/spike_data/0000_chelsea/000019.dat", 12, 16)) == 137
@@ -232,6 +238,20 @@ def test_a_folder_holds_one_configuration(made, tmp_path, capsys):
     assert spikes[1] < 0.6 * spikes[0]
 
 
+def test_several_thresholds_lie_side_by_side(made, tmp_path):
+    out = tmp_path / "GOPRO"
+    main(["--out", str(out), *SMALL, "--vth", "1", "2", "4"])
+    first, rest = digest(made), digest(out)
+    assert all(rest[name] == value for name, value in first.items() if "_data/" in name)
+    rates = [
+        read_dat(out / "test" / folder / "0001_coffee/000019.dat", 12, 16).mean()
+        for folder in ("spike_data", "spike_data_vth2", "spike_data_vth4")
+    ]
+    noise = 1 / 140  # noise spikes do not thin out with the threshold
+    assert rates[1] - noise == pytest.approx((rates[0] - noise) / 2, rel=0.05)
+    assert rates[2] - noise == pytest.approx((rates[0] - noise) / 4, rel=0.05)
+
+
 def test_own_photographs(photos, tmp_path, capsys):
     main(["--out", str(tmp_path / "o"), "--photos", str(photos), *SMALL, "--train", "5"])
     error = capsys.readouterr().err
@@ -302,8 +322,8 @@ def test_no_readable_photograph(tmp_path, capsys):
 
 
 def test_command_line(tmp_path):
-    command = [sys.executable, "scripts/make_demo_data.py", "--out", str(tmp_path / "o"), "--size", "721x1280"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    words = [sys.executable, "scripts/make_demo_data.py", "--out", str(tmp_path / "o"), "--size", "721x1280"]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2 and result.stdout == ""
     assert result.stderr.startswith("make_demo_data.py: error: ") and result.stderr.count("\n") == 1
     assert not (tmp_path / "o").exists()

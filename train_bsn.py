@@ -26,7 +26,7 @@ from codes.spike import EXPOSURE, tfp
 
 @dataclass(frozen=True)
 class BSNConfig(Config):
-    """The published recipe; flags marked * are not in the official program."""
+    """The published recipe; options with * are not in the official program."""
 
     save_folder: str = option("exp/BSN", "where run folders are made", recipe=False)
     epochs: int = option(1001, "passes over the training split", low=1, recipe=False)

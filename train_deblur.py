@@ -32,7 +32,7 @@ from codes.spike import EXPOSURE, spike_window, spike_windows
 
 @dataclass(frozen=True)
 class DeblurConfig(Config):
-    """The published recipe; flags marked * are not in the official program."""
+    """The published recipe; options with * are not in the official program."""
 
     save_folder: str = option("exp/Deblur", "where run folders are made", recipe=False)
     train_split: Literal["train", "test"] = option(

@@ -27,7 +27,7 @@ from codes.spike import EXPOSURE, tfp
 
 @dataclass(frozen=True)
 class SRConfig(Config):
-    """The published recipe; flags marked * are not in the official program."""
+    """The published recipe; options with * are not in the official program."""
 
     save_folder: str = option("exp/SR", "where run folders are made", recipe=False)
     lr: float = option(2e-4, "learning rate of Adam", low=0)

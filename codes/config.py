@@ -57,7 +57,7 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class Config(EvalConfig):
-    """What the three stages of training share. Flags marked * are not in the official program."""
+    """What the three stages of training share."""
 
     save_folder: str = option("exp", "where run folders are made", recipe=False)
     exp_name: str = option("test", "name of the run; its folder is save_folder/exp_name", recipe=False)
@@ -91,8 +91,12 @@ class Config(EvalConfig):
 
 def parse_config(cls: type, argv: list[str] | None = None, description: str | None = None):
     """Build a configuration of type ``cls`` from the command line; a mistake ends the program in one line."""
-    parser = Parser(description=description)
-    parser.add_argument("--config", metavar="FILE.yml", help="YAML file of options; flags win over it")
+    parser = Parser(
+        usage="%(prog)s [options]", description=description, epilog="Options with * are not in the official program."
+    )
+    parser.add_argument(
+        "--config", metavar="FILE.yml", default=argparse.SUPPRESS, help="YAML file of options; flags win over it"
+    )
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         kind, flag = hints[field.name], "--" + field.name
@@ -103,14 +107,12 @@ def parse_config(cls: type, argv: list[str] | None = None, description: str | No
             parser.add_argument(flag, nargs="+", metavar="{" + ",".join(_choices(kind)) + "}", **options)
         else:
             choices = _choices(kind)
-            parser.add_argument(
-                flag, metavar="{" + ",".join(choices) + "}" if choices else field.name.upper(), **options
-            )
+            noun = {int: "N", float: "X", str: "TEXT"}.get(kind)
+            parser.add_argument(flag, metavar="{" + ",".join(choices) + "}" if choices else noun, **options)
     given = vars(parser.parse_args(argv, argparse.Namespace(**{f.name: None for f in dataclasses.fields(cls)})))
     values = {}
     try:
-        path = given.pop("config")
-        if path is not None:
+        if path := given.pop("config", None):
             values.update(read_yaml(path, [field.name for field in dataclasses.fields(cls)]))
         values.update({key: value for key, value in given.items() if value is not None})
         return cls(**{key: convert(cls, key, value) for key, value in values.items()})

@@ -11,7 +11,6 @@ import math
 import warnings
 
 import torch
-from torch.nn import functional as F
 
 SSIM_WINDOW = 7
 
@@ -24,6 +23,20 @@ def mse(im1: torch.Tensor, im2: torch.Tensor) -> torch.Tensor:
 def psnr(im1: torch.Tensor, im2: torch.Tensor, data_range: float = 1.0) -> torch.Tensor:
     """Peak signal-to-noise ratio in dB of each image: ``(B, C, H, W)`` twice to float64 ``(B,)``; inf where equal."""
     return 10 * torch.log10(data_range**2 / mse(im1, im2))
+
+
+def box_mean(image: torch.Tensor, side: int) -> torch.Tensor:
+    """Means over all ``side`` x ``side`` windows: ``(..., H, W)`` to ``(..., H - side + 1, W - side + 1)``.
+
+    Sums of shifted views, rows first, then columns: on a CPU many times faster than ``avg_pool2d``.
+    """
+    for dim in (-2, -1):
+        length = image.shape[dim] - side + 1
+        total = image.narrow(dim, 0, length).clone()
+        for offset in range(1, side):
+            total += image.narrow(dim, offset, length)
+        image = total
+    return image / side**2
 
 
 def ssim(im1: torch.Tensor, im2: torch.Tensor, data_range: float = 1.0) -> torch.Tensor:
@@ -45,13 +58,10 @@ def ssim(im1: torch.Tensor, im2: torch.Tensor, data_range: float = 1.0) -> torch
     shift = im1.float().mean(dim=(1, 2, 3), keepdim=True)
     x, y = im1.float() - shift, im2.float() - shift
 
-    def box(image: torch.Tensor) -> torch.Tensor:
-        return F.avg_pool2d(image, SSIM_WINDOW, stride=1)
-
-    mean_x, mean_y = box(x), box(y)
-    var_x = unbiased * (box(x * x) - mean_x * mean_x)
-    var_y = unbiased * (box(y * y) - mean_y * mean_y)
-    covariance = unbiased * (box(x * y) - mean_x * mean_y)
+    mean_x, mean_y = box_mean(x, SSIM_WINDOW), box_mean(y, SSIM_WINDOW)
+    var_x = unbiased * (box_mean(x * x, SSIM_WINDOW) - mean_x * mean_x)
+    var_y = unbiased * (box_mean(y * y, SSIM_WINDOW) - mean_y * mean_y)
+    covariance = unbiased * (box_mean(x * y, SSIM_WINDOW) - mean_x * mean_y)
     mean_x, mean_y = mean_x + shift, mean_y + shift
     structure = (2 * covariance + c2) / (var_x + var_y + c2)
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)

@@ -73,7 +73,7 @@ def main() -> None:
             bsn,
             optimiser,
             train_set,
-            official_lr=lambda step, epoch: cfg.lr * cosine(epoch / cfg.epochs),
+            official_lr=lambda step, epoch: cfg.lr * cosine(min(epoch / cfg.epochs, 1)),
             steps_per_batch=len(instants),
         )
         for _epoch in run.epochs():
@@ -85,6 +85,8 @@ def main() -> None:
                     if cfg.clip_output:
                         output = output.clamp(0, 1)
                     run.step(F.mse_loss(output.float(), noisy))
+                    if run.finished:
+                        break
             run.end_epoch(lambda: evaluate(run, test_set, rows, bsn))
 
 

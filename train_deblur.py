@@ -74,7 +74,7 @@ def main() -> None:
     cfg = parse_config(DeblurConfig, description=__doc__)
     data = {"use_small": cfg.use_small, "vth": cfg.vth}
     with Run(cfg, "DeblurNet") as run:
-        ldn = run.place(Deblur_Net(spike_dim=cfg.spike_deblur_len))
+        ldn = run.place(Deblur_Net(spike_dim=2 * (cfg.spike_deblur_len // 2) + 1))
         teacher = load_teacher(cfg, run)
 
         def rows(sample):
@@ -105,9 +105,8 @@ def main() -> None:
                 with run.autocast():
                     labels = teacher(blur, spike, instants)  # (B, M, 3, H, W)
                     students = ldn(blur, spike_windows(spike, instants, cfg.spike_deblur_len))
-                    if cfg.clip_output:
-                        students = students.clamp(0, 1)
-                    tea, reblur = teacher_loss(students, labels), reblur_loss(students, blur)
+                students = students.float().clamp(0, 1) if cfg.clip_output else students.float()
+                tea, reblur = teacher_loss(students, labels), reblur_loss(students, blur)
                 run.step(cfg.lambda_tea * tea + cfg.lambda_reblur * reblur, tea=tea, reblur=reblur)
             run.end_epoch(lambda: evaluate(run, test_set, rows, ldn))
 

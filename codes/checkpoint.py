@@ -114,4 +114,7 @@ def looks_like(state: dict[str, torch.Tensor]) -> str | None:
 def save(content, path) -> None:
     """Save tensors and plain values; the file appears whole or not at all."""
     with replacing(path) as temporary:
-        torch.save(content, temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch's own writer does not say what the system said
+            raise OSError(f"{path} could not be written; is the disk full? ({str(error).splitlines()[0]})") from error

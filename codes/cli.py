@@ -69,6 +69,8 @@ def command(main: Callable[[], None]) -> None:
         fail(
             f"out of memory on the device ({one_line(error)[:120]}); try a smaller --bs, --roi_size or --precision bf16"
         )
+    except MemoryError:
+        fail("out of memory")
     except KeyboardInterrupt:
         print(f"\n{Path(sys.argv[0]).name}: stopped", file=sys.stderr)
         raise SystemExit(130) from None

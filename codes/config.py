@@ -64,7 +64,7 @@ class Config(EvalConfig):
     test_mode: bool = option(False, "evaluate checkpoints instead of training", recipe=False)
     epochs: int = option(101, "passes over the training split", low=1, recipe=False)
     lr: float = option(1e-3, "learning rate of Adam", low=0)
-    seed: int = option(42, "seed of weights, order and crops", low=0)
+    seed: int = option(42, "seed of weights, order and crops", low=0, high=2**63 - 1)
     bs: int = option(4, "batch size", low=1)
     roi_size: int = option(512, "side of the training crop in image pixels, a multiple of 4", low=16)
     train_split: Literal["train", "test"] = option("train", "*split to train on")
@@ -143,6 +143,8 @@ def convert(cls: type, name: str, value):
         items = value.split() if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else [value]
         for item in items:
             _check_choice(name, item, choices)
+        if len(set(items)) < len(items):
+            raise ValueError(f"--{name} names one twice: {' '.join(items)}")
         return tuple(items)
     if choices:
         _check_choice(name, value, choices)

@@ -11,6 +11,7 @@ without splits. A sample exists when its .dat exists; sizes are read from the da
 
 import errno
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,7 +82,7 @@ class SpikeData(torch.utils.data.Dataset):
         named = spike_folder.with_name(f"{spike_folder.name}_vth{vth:g}")
         if vth and (vth != 1 or named.is_dir()):
             spike_folder = named
-        self.spike_paths = sorted(spike_folder.glob("*/*.dat"))
+        self.spike_paths = sorted(path for path in spike_folder.glob("*/*.dat") if path.name[0] != ".")
         if not self.spike_paths:
             what = "holds no */*.dat files" if spike_folder.is_dir() else "does not exist"
             raise FileNotFoundError(
@@ -231,4 +232,12 @@ def loader(dataset: SpikeData, batch_sampler=None, workers: int = -1, pin: bool 
     order = {"batch_sampler": batch_sampler} if batch_sampler is not None else {"batch_size": 1}
     # A forked child that inherits OpenCV's thread pool can wait for it for ever; the processes are the parallelism.
     cv2.setNumThreads(0)
-    return torch.utils.data.DataLoader(dataset, num_workers=workers, pin_memory=pin, **order)
+    return torch.utils.data.DataLoader(
+        dataset, num_workers=workers, pin_memory=pin, worker_init_fn=_leave_signals_to_parent, **order
+    )
+
+
+def _leave_signals_to_parent(_worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the parent decides, and ends its loaders."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

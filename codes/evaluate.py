@@ -23,7 +23,7 @@ from codes.dataset import SpikeData, loader
 from codes.device import autocast, describe
 from codes.files import replacing
 from codes.image import grid, to_uint8, write_image
-from codes.metrics import compute_img_metric, lpips_network
+from codes.metrics import compute_img_metric
 from codes.run import provenance
 
 
@@ -136,7 +136,9 @@ def evaluate(run, dataset: SpikeData, rows: Rows, network: nn.Module) -> Report:
     """
     network.eval()
     images = run.folder / "imgs"
-    report = measure_rows(run.cfg, run.device, dataset, rows, images, f"{run.epoch:03}", run.cfg.eval_samples)
+    report = measure_rows(
+        run.cfg, run.device, dataset, rows, images, f"{run.epoch:03}", run.cfg.eval_samples, run.lpips
+    )
     network.train()
     return report
 
@@ -152,7 +154,7 @@ def test(run, dataset: SpikeData, rows: Rows, weights: list[str]) -> None:
     run.say(f"{dataset.folder}: {len(dataset)} samples, whole frames, {run.cfg.precision} on {describe(run.device)}")
     if not dataset.use_sharp:
         run.say("this data set has no sharp images: pictures are written, rows that need one have no figures")
-    report = measure_rows(run.cfg, run.device, dataset, rows, folder / "imgs")
+    report = measure_rows(run.cfg, run.device, dataset, rows, folder / "imgs", lpips=run.lpips)
     for line in report.lines():
         run.say(line)
     run.say(
@@ -168,7 +170,14 @@ def test(run, dataset: SpikeData, rows: Rows, weights: list[str]) -> None:
 
 
 def measure_rows(
-    cfg, device: torch.device, dataset: SpikeData, rows: Rows, images: Path, prefix: str = "000", samples: int = 0
+    cfg,
+    device: torch.device,
+    dataset: SpikeData,
+    rows: Rows,
+    images: Path,
+    prefix: str = "000",
+    samples: int = 0,
+    lpips=None,
 ) -> Report:
     """Measure the rows of a table, whole frames, one sample at a time.
 
@@ -180,9 +189,9 @@ def measure_rows(
         images: folder for pictures ``{prefix}_{index:04}_{kind}.png`` and ``..._panel.png``.
         prefix: officially the epoch, three digits.
         samples: how many samples, spread evenly over the data set; 0 is all.
+        lpips: the network of the metric 'lpips'.
     """
     report = Report()
-    lpips = lpips_network("alex").to(device) if "lpips" in cfg.metrics else None
     chosen = range(len(dataset))
     if 0 < samples < len(dataset):
         chosen = [index * len(dataset) // samples for index in range(samples)]
@@ -200,8 +209,9 @@ def measure_rows(
                 report.seconds[row.name] = report.seconds.get(row.name, 0.0) + time.perf_counter() - start
                 columns = report.values.setdefault(row.name, {})
                 if row.target is not None:
-                    for metric in cfg.metrics:
-                        columns.setdefault(metric, []).append(measure(row, metric, cfg.metric_convention, lpips))
+                    with torch.autocast(device.type, enabled=False):
+                        for metric in cfg.metrics:
+                            columns.setdefault(metric, []).append(measure(row, metric, cfg.metric_convention, lpips))
                 if index < cfg.eval_images:
                     pictures.append((row, {metric: values[-1] for metric, values in columns.items()}))
                 start = time.perf_counter()
@@ -228,3 +238,5 @@ def synchronize(device: torch.device) -> None:
     """Wait for the GPU, so that a clock read next is right."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -30,7 +30,10 @@ def read_image(path) -> np.ndarray:
         ValueError: the file is no image that OpenCV can decode.
     """
     encoded = np.fromfile(path, np.uint8)  # unlike cv2.imread this says why a file cannot be read
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    try:
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    except cv2.error:  # a header that asks for more pixels than OpenCV allows
+        image = None
     if image is None:
         raise ValueError(f"{path} is no image that can be decoded ({encoded.size} bytes); replace or remove it")
     return image

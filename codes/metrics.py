@@ -8,16 +8,24 @@ come out the same as on [0, 1], MSE 4 times as large.
 """
 
 import math
+import pickle
 import warnings
 
 import torch
+
+from codes.cli import one_line
 
 SSIM_WINDOW = 7
 
 
 def mse(im1: torch.Tensor, im2: torch.Tensor) -> torch.Tensor:
     """Mean squared error of each image: ``(B, C, H, W)`` twice to float64 ``(B,)``."""
-    return (im1.double() - im2.double()).square().flatten(1).mean(1)
+    return _mean((im1.float() - im2.float()).square())
+
+
+def _mean(values: torch.Tensor) -> torch.Tensor:
+    """Mean of each image, in float64 where the device has it (MPS has not)."""
+    return values.flatten(1).mean(1, dtype=torch.float32 if values.device.type == "mps" else torch.float64)
 
 
 def psnr(im1: torch.Tensor, im2: torch.Tensor, data_range: float = 1.0) -> torch.Tensor:
@@ -65,7 +73,7 @@ def ssim(im1: torch.Tensor, im2: torch.Tensor, data_range: float = 1.0) -> torch
     mean_x, mean_y = mean_x + shift, mean_y + shift
     structure = (2 * covariance + c2) / (var_x + var_y + c2)
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return (structure * luminance).double().flatten(1).mean(1)
+    return _mean(structure * luminance)
 
 
 def lpips_network(net: str, pretrained: bool = True):
@@ -88,10 +96,10 @@ def lpips_network(net: str, pretrained: bool = True):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # lpips calls torchvision in a way that this deprecates
             network = lpips.LPIPS(net=net, verbose=False, pnet_rand=not pretrained)
-    except OSError as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
         name = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}[net]
         raise ValueError(
-            f"LPIPS needs the weights of {net}, which could not be downloaded ({error}); fetch "
+            f"LPIPS needs the weights of {net}, which could not be loaded ({one_line(error)[:100]}); fetch "
             f"https://download.pytorch.org/models/{name} and put it in {torch.hub.get_dir()}/checkpoints/, "
             + (
                 "or choose another --tea_loss (ssim, l1, ssim+l1)"

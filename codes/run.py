@@ -12,6 +12,7 @@ one is refused. Nothing is deleted.
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -30,7 +31,13 @@ from codes.config import as_dict, recipe
 from codes.dataset import BatchPlan, SpikeData, loader
 from codes.device import autocast, choose_device, describe, place
 from codes.files import replacing
+from codes.metrics import lpips_network
 from codes.schedule import learning_rate
+
+try:
+    import fcntl
+except ImportError:  # Windows: folders are not locked
+    fcntl = None
 
 LOGS = ("metrics.jsonl", "results.txt")
 PRINT_SECONDS = 20
@@ -54,8 +61,9 @@ class Run:
         self.step_count = self.epoch = self.batch = self.total = 0
         self.seconds = 0.0  # spent in training, over all interruptions
         self.sums: dict[str, float] = {}
-        self.stopping = self.warned = False
-        self.board = self.bar = None
+        self.stopping = self.warned = self.done = False
+        self.board = self.bar = self.lock = None
+        self.lpips = lpips_network("alex").to(self.device) if "lpips" in cfg.metrics else None
         torch.manual_seed(cfg.seed)
 
     def __enter__(self) -> "Run":
@@ -66,6 +74,9 @@ class Run:
             self.bar.close()
         if self.board is not None:
             self.board.close()
+        if self.lock is not None:
+            (self.folder / ".lock").unlink(missing_ok=True)
+            self.lock.close()
 
     # What the recipe asks for ----------------------------------------
 
@@ -105,7 +116,8 @@ class Run:
             f"batches of {cfg.bs}, crop {cfg.roi_size}, {self.plan.batches} batches per epoch"
         )
         self.say(f"output: {self.folder}; step {self.step_count} of {self.total}")
-        if self.finished:
+        self.done = self.done and self.finished
+        if self.done:
             self.say("this run is finished; give more --epochs or --max_steps to go on, or --overwrite to start anew")
             return
         self._open_logs()
@@ -124,18 +136,16 @@ class Run:
         return self.step_count >= self.total
 
     def epochs(self) -> Iterator[int]:
-        """The epochs that remain."""
-        if self.finished:
+        """The epochs that remain; each must end with :meth:`end_epoch`."""
+        if self.done:
             return
         previous = signal.signal(signal.SIGINT, self._stop), signal.signal(signal.SIGTERM, self._stop)
         try:
-            while not self.finished:
+            while not self.done:
                 yield self.epoch
-                self.epoch, self.batch = self.epoch + 1, 0
         finally:
             signal.signal(signal.SIGINT, previous[0])
             signal.signal(signal.SIGTERM, previous[1])
-        self._save_state()
         self.say(f"finished at step {self.step_count}; weights: {self._weights_path('last')}")
 
     def batches(self) -> Iterator[dict]:
@@ -199,15 +209,21 @@ class Run:
         Args:
             evaluation: makes a :class:`codes.evaluate.Report`; None: never evaluated.
         """
-        cfg = self.cfg
-        if self.epoch % cfg.save_every == 0 or self.finished:
+        cfg, whole = self.cfg, self.batch == self.plan.batches
+        saving = self.finished or (whole and self.epoch % cfg.save_every == 0)
+        if saving:
             self._save_weights(self.epoch)
-            self._save_state()
         if self.finished:
             self._save_weights("last")
         if evaluation is not None and (self.finished or cfg.eval_every and self.epoch % cfg.eval_every == 0):
             self.report(evaluation())
             self._clock = time.monotonic()  # what is measured is training
+        if whole:
+            self.epoch, self.batch = self.epoch + 1, 0
+        # Last, so that a run that is killed before this point saves and evaluates again.
+        self.done = self.finished
+        if saving:
+            self._save_state()
 
     def report(self, report) -> None:
         """Log an evaluation: official lines in results.txt, rows in metrics.jsonl, scalars and panels in TensorBoard.
@@ -240,17 +256,45 @@ class Run:
     _log_open = False
     _saved = 0.0
 
+    def _lock_folder(self) -> None:
+        """Let no second process train in the folder; the system takes the lock back however this one ends."""
+        if fcntl is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = open(self.folder / ".lock", "a+", encoding="utf-8")
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            lock.close()
+            raise ValueError(
+                f"another process (number {owner}) is training in {self.folder}; choose another --exp_name"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self.lock = lock
+
     def _open_folder(self) -> None:
         state_path = self.folder / "ckpts" / "state.pth"
-        if self.cfg.overwrite and self.folder.exists():
+        self._lock_folder()
+        if self.cfg.overwrite and any(path.name != ".lock" for path in self.folder.iterdir()):
             kept = self.folder.with_name(f"{self.folder.name}_old_{datetime.now():%Y%m%d_%H%M%S_%f}")
             self.folder.rename(kept)
+            (kept / ".lock").unlink(missing_ok=True)
             print(f"the earlier run is kept in {kept}")
+            self._lock_folder()
         if not state_path.exists():
             self._write_description()
             self._save_state()
             return
         state = checkpoint.read(state_path)
+        if not isinstance(state, dict) or "recipe" not in state or "done" not in state:
+            raise ValueError(
+                f"{state_path} is no training state of this program; "
+                "remove it, choose another --exp_name, or --overwrite"
+            )
         own = recipe(self.cfg)
         for key in own:
             if state["recipe"].get(key) != own[key]:
@@ -268,11 +312,11 @@ class Run:
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
         self.step_count, self.epoch, self.batch = (state[key] for key in ("step", "epoch", "batch"))
-        self.sums, self.seconds = state["sums"], state["seconds"]
+        self.sums, self.seconds, self.done = state["sums"], state["seconds"], state["done"]
         for name in LOGS:
             with open(self.folder / name, "a+b") as file:
                 file.truncate(min(state["logs"][name], file.tell()))
-        if not self.finished:
+        if not (self.done and self.finished):
             self._write_description()
         self._saved = time.monotonic()
 
@@ -305,6 +349,7 @@ class Run:
                 "batch": self.batch,
                 "sums": self.sums,
                 "seconds": self.seconds,
+                "done": self.done,
                 "logs": lengths,
             },
             self.folder / "ckpts" / "state.pth",

@@ -30,6 +30,7 @@ def sdm(blur: torch.Tensor, tfp_long: torch.Tensor, tfp_short: torch.Tensor, cli
     Returns:
         ``(..., 3, H, W)``; 0 wherever ``tfp_long`` is 0.
     """
+    tfp_long, tfp_short = tfp_long.float(), tfp_short.float()  # half precision overflows in the quotient
     dark = tfp_long == 0
     ratio = torch.where(dark, 0.0, tfp_short / tfp_long.masked_fill(dark, 1.0))
     sharp = blur * ratio

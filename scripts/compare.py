@@ -29,6 +29,7 @@ from codes.evaluate import Report, Row, measure_rows  # noqa: E402
 from codes.figures import curves, pipeline  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import grid, to_uint8, write_animation, write_image  # noqa: E402
+from codes.metrics import lpips_network  # noqa: E402
 from codes.model.bsn_model import BSN  # noqa: E402
 from codes.model.edsr_model import EDSR  # noqa: E402
 from codes.model.ldn_model import Deblur_Net  # noqa: E402
@@ -108,10 +109,15 @@ def trained_weights(folder: str, name: str) -> tuple[Path | None, str]:
 
 def markdown(report: Report) -> str:
     """The table in Markdown."""
-    lines = ["| at the centre of the exposure | PSNR (dB) | SSIM | ms per image |", "|---|---|---|---|"]
-    for row, values in report.means().items():
-        time = 1000 * report.seconds[row] / report.count
-        lines.append(f"| {row} | {values['psnr']:.2f} | {values['ssim']:.3f} | {time:.0f} |")
+    means = report.means()
+    titles = {"psnr": "PSNR (dB)", "ssim": "SSIM", "mse": "MSE", "lpips": "LPIPS"}
+    digits = {"psnr": 2, "ssim": 3, "mse": 5, "lpips": 3}
+    metrics = [metric for metric in titles if any(metric in values for values in means.values())]
+    lines = ["| " + " | ".join(["at the centre of the exposure", *(titles[m] for m in metrics), "ms per image"]) + " |"]
+    lines.append("|---" * (len(metrics) + 2) + "|")
+    for row, values in means.items():
+        time = f"{1000 * report.seconds[row] / report.count:.0f}"
+        lines.append("| " + " | ".join([row, *(f"{values[m]:.{digits[m]}f}" for m in metrics), time]) + " |")
     return "\n".join(lines)
 
 
@@ -134,11 +140,14 @@ def sequence(cfg: CompareConfig, sample: dict, cascade: Cascade) -> list[np.ndar
 
 
 def write_sequence(frames: list[np.ndarray], folder: Path) -> None:
-    """Write sequence.mp4 as it is, and sequence.gif, there and back, at most 1000 pixels wide."""
-    write_animation(folder / "sequence.mp4", frames)
+    """Write sequence.gif, there and back, at most 1000 pixels wide, and sequence.mp4 as it is."""
     share = min(1000 / frames[0].shape[1], 1)
     small = [cv2.resize(frame, None, fx=share, fy=share, interpolation=cv2.INTER_AREA) for frame in frames]
     write_animation(folder / "sequence.gif", small + small[-2:0:-1])
+    try:
+        write_animation(folder / "sequence.mp4", frames)
+    except ValueError as error:
+        print(f"no MP4: {error}", file=sys.stderr)
 
 
 def main() -> None:
@@ -169,7 +178,8 @@ def main() -> None:
         for cascade in cascades:
             yield from cascade.rows(sample, sharp)
 
-    report = measure_rows(cfg, device, dataset, rows, out / "imgs")
+    lpips = lpips_network("alex").to(device) if "lpips" in cfg.metrics else None
+    report = measure_rows(cfg, device, dataset, rows, out / "imgs", lpips=lpips)
     lengths = "; ".join(note for _, note in trained.values() if note)
     text = "\n".join(
         [
@@ -192,7 +202,8 @@ def main() -> None:
     write_sequence(frames, out)
     if cfg.figures:
         folder = Path(cfg.figures)
-        write_image(folder / "comparison.jpg", report.panels[0])
+        if report.panels:
+            write_image(folder / "comparison.jpg", report.panels[0])
         write_sequence(frames[::2], folder)
         if chosen.bsn and chosen.sr and chosen.ldn:
             write_image(folder / "pipeline.png", pipeline(sample, chosen.bsn, chosen.sr, chosen.ldn))

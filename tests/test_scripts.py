@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -169,22 +171,77 @@ def test_kill_and_resume_equals_the_undisturbed_run(script, tiny, tmp_path):
     assert logged("cut") == logged("whole")
 
 
-def test_ctrl_c_leaves_a_usable_checkpoint(tiny, tmp_path):
-    argv = options(
-        "train_sr.py", tiny, tmp_path, "--max_steps", 100000, "--eval_every", 0, "--save_every", 1000, "--log_every", 1
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_being_stopped_leaves_a_usable_checkpoint(kind, tiny, tmp_path):
+    """The signal goes to the whole group, loader processes included, as Ctrl-C in a terminal does."""
+    more = ["--max_steps", 100000, "--eval_every", 0, "--save_every", 1000, "--log_every", 1, "--workers", 2]
+    command = list(map(str, [sys.executable, ROOT / "train_sr.py", *options("train_sr.py", tiny, tmp_path, *more)]))
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    command = list(map(str, [sys.executable, ROOT / "train_sr.py", *argv]))
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     log, limit = tmp_path / "test" / "metrics.jsonl", time.monotonic() + 120
     while not (log.exists() and log.read_text().count("\n") > 3) and time.monotonic() < limit:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, kind)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "the same command goes on" in out and "Traceback" not in err
+    assert err.count("stopping after this batch") == 1
     EDSR().load_state_dict(weights(tmp_path, "train_sr.py"))
     done = records(tmp_path)[-1]["step"]
     out, _ = call("train_sr.py", *options("train_sr.py", tiny, tmp_path, "--max_steps", done + 2, "--eval_every", 0))
     assert f"step {done} of {done + 2}" in out
+    assert not (tmp_path / "test" / ".lock").exists()
+
+
+def test_an_evaluation_that_failed_is_made_up_for(copy, tmp_path):
+    """The last evaluation breaks on a bad picture; mended, the same command evaluates, and trains no further."""
+    broken = sorted(copy.glob("test/sharp_data/*/000019.png"))[1]
+    content = broken.read_bytes()
+    broken.write_bytes(b"no image")
+    argv = options("train_bsn.py", copy, tmp_path, "--max_steps", 7, "--eval_every", 0, "--log_every", 1)
+    assert "no image that can be decoded" in refused("train_bsn.py", *argv)
+    before = weights(tmp_path, "train_bsn.py")
+    broken.write_bytes(content)
+    call("train_bsn.py", *argv)
+    logged = records(tmp_path)
+    assert [r["step"] for r in logged if r["kind"] == "train"] == list(range(1, 8))  # 7 is no multiple of 5 instants
+    assert [r["row"] for r in logged if r["kind"] == "eval"] == ROWS["train_bsn.py"]
+    assert all(torch.equal(value, before[key]) for key, value in weights(tmp_path, "train_bsn.py").items())
+
+
+def test_a_second_process_in_the_same_folder_is_refused(tiny, tmp_path):
+    more = ["--max_steps", 100000, "--eval_every", 0, "--log_every", 1]
+    command = list(map(str, [sys.executable, ROOT / "train_sr.py", *options("train_sr.py", tiny, tmp_path, *more)]))
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        limit = time.monotonic() + 120
+        while not (tmp_path / "test" / "metrics.jsonl").exists() and time.monotonic() < limit:
+            time.sleep(0.05)
+        err = refused("train_sr.py", *options("train_sr.py", tiny, tmp_path, *more))
+        assert f"another process (number {process.pid}) is training in {tmp_path / 'test'}" in err
+    finally:
+        process.kill()
+        process.wait()
+    call(
+        "train_sr.py", *options("train_sr.py", tiny, tmp_path, "--max_steps", 1, "--eval_every", 0)
+    )  # a stale lock is none
+
+
+def test_bf16_losses_are_those_of_fp32(tiny, tmp_path):
+    """Networks run in bf16; the losses, which take small differences of large numbers, do not."""
+    first = {}
+    for precision in ("fp32", "bf16"):
+        more = ["--max_steps", 1, "--eval_every", 0, "--tea_loss", "ssim", "--precision", precision]
+        call("train_deblur.py", *options("train_deblur.py", tiny, tmp_path / precision, *more))
+        first[precision] = records(tmp_path / precision)[0]
+    for key in ("loss", "tea", "reblur"):
+        assert first["bf16"][key] == pytest.approx(first["fp32"][key], rel=0.02)
+
+
+def test_an_even_window_takes_one_frame_more(tiny, tmp_path):
+    more = ["--max_steps", 1, "--eval_every", 0, "--spike_deblur_len", 20]
+    call("train_deblur.py", *options("train_deblur.py", tiny, tmp_path, *more))
+    assert weights(tmp_path, "train_deblur.py")["spike_enc.0.weight"].shape[1] == 21
 
 
 def test_workers_do_not_change_the_weights(tiny, tmp_path):
@@ -299,7 +356,7 @@ def test_test_mode_builds_no_lpips(tiny, tmp_path, checkpoints, monkeypatch):
 
     monkeypatch.setattr(codes.metrics, "lpips_network", forbidden)
     monkeypatch.setattr("codes.losses.lpips_network", forbidden)
-    monkeypatch.setattr("codes.evaluate.lpips_network", forbidden)
+    monkeypatch.setattr("codes.run.lpips_network", forbidden)
     paths = [word for key, name in (("bsn", "BSN_1000"), ("sr", "SR_70"), ("deblur", "DeblurNet_100"))
              for word in (f"--{key}_path", checkpoints / f"{name}.pth")]  # fmt: skip
     call("train_deblur.py", "--test_mode", "--base_folder", tiny, "--save_folder", tmp_path, *paths)
@@ -419,26 +476,38 @@ def test_unwritable_output(tiny, tmp_path):
     assert str(tmp_path / "file") in err
 
 
-def test_full_disk(tiny, tmp_path, monkeypatch):
-    """The disk fills after the first state: one line, and that state stays intact."""
-    import errno
+def test_full_disk(tiny, tmp_path):
+    """A limit on the size of files stands for a full disk: one line, and nothing half-written."""
+    argv = options("train_sr.py", tiny, tmp_path, "--max_steps", 3, "--eval_every", 0)
+    words = " ".join(shlex.quote(str(word)) for word in [sys.executable, ROOT / "train_sr.py", *argv])
+    result = subprocess.run(["bash", "-c", f"ulimit -f 300; exec {words}"], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1 and "state.pth could not be written" in result.stderr
+    assert not list((tmp_path / "test" / "ckpts").iterdir())
 
-    import codes.checkpoint
 
-    real, calls = torch.save, []
+def test_a_state_that_is_none(tiny, tmp_path, checkpoints):
+    argv = options("train_sr.py", tiny, tmp_path, "--max_steps", 1, "--eval_every", 0)
+    call("train_sr.py", *argv)
+    shutil.copy(checkpoints / "SR_70.pth", tmp_path / "test" / "ckpts" / "state.pth")
+    assert "is no training state" in refused("train_sr.py", *argv)
 
-    def save_until_full(content, path):
-        calls.append(path)
-        if len(calls) > 1:
-            Path(path).write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        real(content, path)
 
-    monkeypatch.setattr(codes.checkpoint.torch, "save", save_until_full)
-    err = refused(
-        "train_sr.py", *options("train_sr.py", tiny, tmp_path, "--max_steps", 9, "--state_every", 0, "--eval_every", 0)
-    )
-    assert "No space left on device" in err
-    ckpts = tmp_path / "test" / "ckpts"
-    assert [path.name for path in ckpts.iterdir()] == ["state.pth"]
-    assert torch.load(ckpts / "state.pth", weights_only=True)["step"] == 0
+def test_damaged_vgg(tiny, tmp_path, monkeypatch):
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "vgg16-397923af.pth").write_bytes(b"damaged")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    argv = ["--teacher", "sdm", "--base_folder", tiny, "--save_folder", tmp_path / "exp", "--roi_size", 32]
+    assert "vgg16-397923af.pth and put it in" in refused("train_deblur.py", *argv)
+
+
+def test_demo_options():
+    for argv, says in (
+        (["--foo"], "unknown option '--foo'"),
+        (["--size"], "--size needs a value"),
+        (["--bsn_steps", "x"], "expected a whole number above 0"),
+        (["--skip", "bsn,foo"], "no stage 'foo'"),
+    ):
+        result = subprocess.run(["bash", ROOT / "scripts" / "demo.sh", *argv], capture_output=True, text=True)
+        assert result.returncode == 2 and says in result.stderr and result.stderr.count("\n") == 1

@@ -362,6 +362,27 @@ def test_test_mode_builds_no_lpips(tiny, tmp_path, checkpoints, monkeypatch):
     call("train_deblur.py", "--test_mode", "--base_folder", tiny, "--save_folder", tmp_path, *paths)
 
 
+def test_real_captures_have_pictures_but_no_figures(tiny, tmp_path, checkpoints):
+    root = tmp_path / "RSB"
+    for kind in ("spike_data", "blur_data"):
+        shutil.copytree(tiny / "test" / kind, root / kind)
+    for script in STAGES:
+        more = ["--data_type", "real", "--max_steps", 1, "--train_split", "test"]
+        call(script, *options(script, root, tmp_path / script, *more))
+    weights = ["--bsn_path", checkpoints / "BSN_1000.pth", "--sr_path", checkpoints / "SR_70.pth"]
+    weights += ["--deblur_path", checkpoints / "DeblurNet_100.pth"]
+    argv = ["--test_mode", "--data_type", "real", "--base_folder", root, "--save_folder", tmp_path / "exp", *weights]
+    out, _ = call("train_deblur.py", *argv)
+    assert "no sharp images" in out and "Deblur_Net: no reference" in out
+    folder = tmp_path / "exp" / "test" / "test_mode"
+    assert (folder / "imgs" / "000_0001_deblur.png").is_file()
+    assert set(json.loads((folder / "results.json").read_text())["rows"]["SDM"]) == {"ms", "per_sample"}
+    out, _ = call(
+        "scripts/compare.py", "--data_type", "real", "--base_folder", root, "--out", tmp_path / "out", "--frames", 2
+    )
+    assert "| Blur |" in out and "PSNR" not in out
+
+
 def test_compare(tiny, tmp_path, checkpoints):
     for script, steps in zip(STAGES, (5, 1, 1), strict=True):
         call(script, *options(script, tiny, tmp_path / script, "--max_steps", steps, "--eval_every", 0))

@@ -532,3 +532,10 @@ def test_demo_options():
     ):
         result = subprocess.run(["bash", ROOT / "scripts" / "demo.sh", *argv], capture_output=True, text=True)
         assert result.returncode == 2 and says in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_benchmark_runs_and_its_two_ways_agree(tmp_path):
+    """--quick checks every fast path against its textbook form, and stops where they differ."""
+    call("scripts/benchmark.py", "--quick", "--repeats", 1, "--device", "cpu", "--json", tmp_path / "b.json")
+    lines = json.loads((tmp_path / "b.json").read_text())["lines"]
+    assert len(lines) == 13 and all(line["seconds"] > 0 and line["naive"] > 0 for line in lines)

@@ -88,7 +88,8 @@ def main() -> None:
         test_set = SpikeData(cfg.base_folder, cfg.data_type, "test", use_sharp=True, **data)
         if cfg.test_mode:
             load_weights(ldn, cfg.deblur_path).eval()
-            return test(run, test_set, rows, weights=[cfg.bsn_path, cfg.sr_path, cfg.deblur_path])
+            teachers = [cfg.bsn_path, cfg.sr_path] if cfg.teacher == "cascade" else []
+            return test(run, test_set, rows, weights=[*teachers, cfg.deblur_path])
 
         train_set = SpikeData(
             cfg.base_folder, cfg.data_type, cfg.train_split, use_roi=True, roi_size=cfg.roi_size, seed=cfg.seed, **data

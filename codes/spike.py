@@ -176,7 +176,7 @@ def tfp(spike: torch.Tensor, centre: int, length: int) -> torch.Tensor:
     """Texture from playback: the mean of the spikes in a window around an instant.
 
     Args:
-        spike: ``(..., T, H, W)``, any dtype, zeros and ones.
+        spike: ``(..., T, H, W)``, tensor or array of any dtype, zeros and ones.
         centre: frame index of the instant.
         length: window length in frames (97 for the whole exposure, 9 for an instant).
 
@@ -186,7 +186,7 @@ def tfp(spike: torch.Tensor, centre: int, length: int) -> torch.Tensor:
     Raises:
         ValueError: the window leaves the stream.
     """
-    return spike_window(spike, centre, length).float().mean(dim=-3, keepdim=True)
+    return torch.as_tensor(spike_window(spike, centre, length)).float().mean(dim=-3, keepdim=True)
 
 
 def tfi(spike: torch.Tensor, instant: int) -> torch.Tensor:
@@ -196,7 +196,7 @@ def tfi(spike: torch.Tensor, instant: int) -> torch.Tensor:
     that lacks either is 0.
 
     Args:
-        spike: ``(..., T, H, W)``, any dtype, zeros and ones.
+        spike: ``(..., T, H, W)``, tensor or array of any dtype, zeros and ones.
         instant: frame index, 0 <= instant < T.
 
     Returns:
@@ -205,7 +205,7 @@ def tfi(spike: torch.Tensor, instant: int) -> torch.Tensor:
     total = spike.shape[-3]
     if not 0 <= instant < total:
         raise ValueError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
-    fired = spike.bool()
+    fired = torch.as_tensor(spike).bool()
     before, after = fired[..., : instant + 1, :, :], fired[..., instant + 1 :, :, :]
     if after.shape[-3] == 0:
         return torch.zeros_like(before[..., :1, :, :], dtype=torch.float32)

@@ -83,6 +83,7 @@ def test_tfp_golden(golden):
         result = tfp(torch.from_numpy(spike), int(centre), int(length))
         assert result.dtype == torch.float32
         np.testing.assert_allclose(result, expected[key], atol=1e-6)
+        assert torch.equal(tfp(spike, int(centre), int(length)), result)  # an array serves as well
 
 
 def test_window_leaving_the_stream():

@@ -3,7 +3,7 @@
 set -euo pipefail
 
 folder=demo size=360x640 train=24 test=8 photos= device=auto
-bsn_steps=200 sr_steps=150 ldn_steps=800 skip=
+bsn_steps=200 sr_steps=150 ldn_steps=1200 skip=
 
 usage() {
     cat <<TEXT

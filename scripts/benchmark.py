@@ -4,8 +4,7 @@
 
 Both ways are warmed up, checked against each other, then timed in alternation; a figure is the median of its runs, so
 that the ratio holds on a noisy machine. Work is the multiply-adds of the convolutions (2 FLOP each), set against the
-machine's own fp32 matrix product, measured in the same run. The full table takes about a quarter of an hour on two
-cores; --quick takes small sizes, which say little about speed.
+machine's own fp32 matrix product, measured in the same run. --quick takes small sizes, which say little about speed.
 """
 
 import json

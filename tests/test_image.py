@@ -1,0 +1,77 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from codes.image import enlarge_to, grey, grid, label, read_image, to_float, to_uint8, write_animation, write_image
+
+
+def test_grey_is_the_official_sum_in_bgr():
+    pixel = np.array([100, 200, 50], np.float32)  # B, G, R
+    expected = 0.11 * 100 + 0.59 * 200 + 0.3 * 50
+    assert grey(torch.from_numpy(pixel).view(1, 3, 1, 1)).flatten().tolist() == pytest.approx([expected])
+    assert grey(pixel.reshape(1, 1, 3), axis=-1).ravel().tolist() == pytest.approx([expected])
+    assert grey(torch.rand(2, 3, 4, 5)).shape == (2, 1, 4, 5)
+
+
+def test_files_keep_every_value_and_the_colour_order(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    write_image(tmp_path / "ü x.png", image)
+    np.testing.assert_array_equal(read_image(tmp_path / "ü x.png"), image)
+    cv2.imwrite(str(tmp_path / "b.png"), image)
+    np.testing.assert_array_equal(read_image(tmp_path / "b.png"), image)
+    np.testing.assert_array_equal(to_uint8(to_float(image)), image)
+    assert to_float(image).dtype == np.float32 and to_float(image).shape == (3, 8, 12)
+
+
+@pytest.mark.parametrize("kind", ["grey", "alpha", "deep"])
+def test_other_kinds_of_picture_become_three_bytes(kind, tmp_path):
+    image = np.full((4, 4, 3), 100, np.uint8)
+    stored = {"grey": image[..., 0], "alpha": np.dstack([image, image[..., :1]]), "deep": image.astype(np.uint16) * 257}
+    cv2.imwrite(str(tmp_path / "a.png"), stored[kind])
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
+
+
+def test_to_uint8_clips_rounds_and_spreads_grey():
+    values = torch.tensor([[[-1.0, 0.5, 2.0, float("nan"), 1.4 / 255, 1.6 / 255]]])
+    np.testing.assert_array_equal(to_uint8(values)[0, :, 0], [0, 128, 255, 0, 1, 2])
+    assert to_uint8(values).shape == (1, 6, 3) and (np.ptp(to_uint8(values), axis=2) == 0).all()
+
+
+def test_no_image(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n no")
+    with pytest.raises(ValueError, match="a.png is no image that can be decoded"):
+        read_image(tmp_path / "a.png")
+    with pytest.raises(FileNotFoundError):
+        read_image(tmp_path / "b.png")
+
+
+def test_grid_places_enlarged_cells_in_reading_order():
+    cells = [(np.full((40, 60, 3), value, np.uint8), "") for value in (10, 20)]
+    cells.append((np.full((10, 15, 3), 30, np.uint8), ""))  # small: enlarged
+    picture = grid(cells, columns=2)
+    assert picture.shape == (80, 120, 3)
+    assert [picture[y, x, 0] for y, x in ((39, 59), (39, 119), (79, 59), (79, 119))] == [10, 20, 30, 0]
+
+
+def test_enlarging_keeps_pixels_square_edged():
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    np.testing.assert_array_equal(enlarge_to(image, 4, 4), image.repeat(2, 0).repeat(2, 1))
+
+
+def test_label_writes_in_the_upper_left_and_leaves_the_rest():
+    image = np.full((100, 200, 3), 128, np.uint8)
+    labelled = label(image, "text")
+    assert (labelled[:12, :20] != 128).any() and (labelled[50:] == 128).all() and (image == 128).all()
+
+
+def test_animations_can_be_read_back(tmp_path):
+    frames = [np.full((32, 48, 3), value, np.uint8) for value in (0, 120, 240)]
+    write_animation(tmp_path / "a.gif", frames)
+    write_animation(tmp_path / "a.mp4", frames)
+    for name in ("a.gif", "a.mp4"):
+        video, levels = cv2.VideoCapture(str(tmp_path / name)), []
+        while (frame := video.read()[1]) is not None and len(levels) < 10:
+            assert frame.shape == (32, 48, 3)
+            levels.append(frame.mean())
+        assert levels == pytest.approx([0, 120, 240], abs=6)

@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from codes.checkpoint import save
+from codes.model.bsn_model import BSN
+from codes.model.edsr_model import EDSR
+from codes.model.ldn_model import Deblur_Net
+
 ROOT = Path(__file__).resolve().parents[1]
+STAGES = {"train_bsn.py": "BSN", "train_sr.py": "SR", "train_deblur.py": "DeblurNet"}
 GOLDEN = Path(os.environ.get("SSDM_GOLDEN", ROOT.parent / "shared" / "golden"))
 
 
@@ -63,6 +69,43 @@ def call(script, *argv, code=0):
         sys.argv = before
     assert ended == code, out.getvalue() + err.getvalue()
     return out.getvalue(), err.getvalue()
+
+
+def refused(script, *argv):
+    """A script called with a mistake: one line that names the script, and exit code 2."""
+    _, err = call(script, *argv, code=2)
+    assert err.count("\n") == 1 and err.startswith(f"{Path(script).name}: error: "), err
+    return err
+
+
+def options(script, data, folder, *more):
+    """Options of a tiny training run."""
+    extra = ["--teacher", "sdm", "--tea_loss", "l1"] if script == "train_deblur.py" else []
+    base = [
+        "--base_folder",
+        data,
+        "--save_folder",
+        folder,
+        "--roi_size",
+        32,
+        "--bs",
+        2,
+        "--workers",
+        0,
+        "--device",
+        "cpu",
+    ]
+    return [*base, *extra, *more]
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory):
+    """Random weights under the official names."""
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    for name, network in (("BSN_1000", BSN()), ("SR_70", EDSR()), ("DeblurNet_100", Deblur_Net())):
+        save(network.state_dict(), folder / f"{name}.pth")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,7 @@ class _MeanOverImages(torch.autograd.Function):
 
 
 LPIPS_IMAGES = 4
-"""Images that go through VGG at once: at 512x512 pixels about 0.8 GB each is held for the gradient."""
+"""Images that go through VGG at once; their activations are most of the memory that a training step takes."""
 
 
 class TeacherLoss(nn.Module):

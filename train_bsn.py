@@ -33,7 +33,7 @@ class BSNConfig(Config):
     lr: float = option(3e-4, "learning rate of Adam", low=0)
     save_every: int = option(100, "*epochs between saved weights", low=1, recipe=False)
     eval_every: int = option(100, "*epochs between evaluations in training (0: only at the end)", low=0, recipe=False)
-    bsn_len: int = option(9, "frames of the TFP window", low=1)
+    bsn_len: int = option(9, "frames of the TFP window", low=1, high=41)
     width: int = option(0, "required image width (0: whatever the data have)", low=0, recipe=False)
     height: int = option(0, "required image height (0: whatever the data have)", low=0, recipe=False)
     spike_full: bool = option(False, "train on spikes of the image's size, from spike_full/")

@@ -31,7 +31,9 @@ class SRConfig(Config):
 
     save_folder: str = option("exp/SR", "where run folders are made", recipe=False)
     lr: float = option(2e-4, "learning rate of Adam", low=0)
-    bsn_len: int = option(9, "frames of the short TFP window, for the rows of the evaluation", low=1, recipe=False)
+    bsn_len: int = option(
+        9, "frames of the short TFP window, for the rows of the evaluation", low=1, high=137, recipe=False
+    )
     bsn_path: str = option(
         "model/BSN_1000.pth", "weights of BSN for --test_mode; training does not need them", recipe=False
     )

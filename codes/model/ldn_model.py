@@ -8,17 +8,21 @@ Source: S-SDM (arXiv 2403.09486), section 3.4; the attention is CBAM (Woo et al.
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+
+PIECE = 2**22
+"""Numbers in the largest tensor of a whole frame on a CPU: 16 MB."""
 
 
 def encoder(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
     """A convolution that keeps the size, or halves it with stride 2, and ReLU."""
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2), nn.ReLU())
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2), nn.ReLU(inplace=True))
 
 
 def decoder(in_channels: int, out_channels: int) -> nn.Sequential:
     """A transposed 5x5 convolution that doubles the size, and ReLU."""
     return nn.Sequential(
-        nn.ConvTranspose2d(in_channels, out_channels, 5, stride=2, padding=2, output_padding=1), nn.ReLU()
+        nn.ConvTranspose2d(in_channels, out_channels, 5, stride=2, padding=2, output_padding=1), nn.ReLU(inplace=True)
     )
 
 
@@ -29,7 +33,7 @@ class ChannelAttention(nn.Module):
         super().__init__()
         self.fc = nn.Sequential(
             nn.Conv2d(channels, channels // reduction, 1, bias=False),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(channels // reduction, channels, 1, bias=False),
         )
 
@@ -59,14 +63,14 @@ class ResnetBlock(nn.Module):
         super().__init__()
         self.conv_block = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Identity(),  # keeps the second convolution at the official place 3
             nn.Conv2d(channels, channels, 3, padding=1),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, C, h, w)`` to the same."""
-        return x + self.conv_block(x)
+        return self.conv_block(x).add_(x)
 
 
 class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
@@ -107,15 +111,39 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
                 f"an image of {height}x{width} pixels with spikes of {spike.shape[-2]}x{spike.shape[-1]}; "
                 "the image must be 4 times as high and as wide as the spikes"
             )
-        image = self.blur_enc2(self.blur_enc(blur))
-        if spike.dim() == 5:
-            instants = spike.shape[1]
-            spike, image, blur = spike.flatten(0, 1), *(x.repeat_interleave(instants, 0) for x in (image, blur))
-            return self._decode(blur, image, spike).unflatten(0, (-1, instants))
-        return self._decode(blur, image, spike)
+        image, several = self.blur_enc2(self.blur_enc(blur)), spike.dim() == 5
+        if not several:
+            spike = spike.unsqueeze(1)
+        if blur.device.type == "cpu":  # one by one, tensors stay small enough to be used again
+            frames = torch.cat(
+                [
+                    self._decode(*sample, window)
+                    for *sample, windows in zip(blur.split(1), image.split(1), spike, strict=True)
+                    for window in windows.split(1)
+                ]
+            )
+        else:
+            blur, image = (x.repeat_interleave(spike.shape[1], 0) for x in (blur, image))
+            frames = self._decode(blur, image, spike.flatten(0, 1))
+        return frames.unflatten(0, (-1, spike.shape[1])) if several else frames
 
     def _decode(self, blur: torch.Tensor, image: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
         events = self.spike_enc2(self.spike_enc(spike.to(blur.dtype)))
         x = self.sa(self.ca(torch.cat([image, events], dim=1)))
-        x = self.decoder2(self.decoder1(self.resBlock2(self.resBlock1(x))))
-        return self.pred(torch.cat([blur, x], dim=1))
+        x = self.decoder1(self.resBlock2(self.resBlock1(x)))
+        height, step = x.shape[-2], x.shape[-2]
+        if blur.device.type == "cpu":
+            step = max(1, PIECE // (64 * x.shape[-1]))
+        if step >= height:
+            return self._predict(blur, self.decoder2(x))
+        pieces = []
+        for start in range(0, height, step):  # a row of the result has seen its neighbours on both sides
+            stop, above = min(start + step, height), min(start, 1)
+            rows = self.decoder2(x[:, :, start - above : stop + 1])[:, :, 2 * above :][:, :, : 2 * (stop - start)]
+            pieces.append(self._predict(blur[:, :, 2 * start : 2 * stop], rows))
+        return torch.cat(pieces, dim=2)
+
+    def _predict(self, blur: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """``pred`` of both inputs, without joining them first."""
+        weight = self.pred.weight
+        return F.conv2d(x, weight[:, 3:]).add_(F.conv2d(blur, weight[:, :3], self.pred.bias))

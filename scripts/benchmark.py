@@ -1,14 +1,20 @@
 """How fast the program is, line by line, against the textbook way of the same thing on the same machine.
 
-    python scripts/benchmark.py [--device auto] [--quick] [--only TEXT] [--json FILE]
+    python scripts/benchmark.py [--device auto] [--precision fp32] [--quick] [--only TEXT] [--json FILE]
 
-Both ways are warmed up, checked against each other, then timed in alternation; a figure is the median of its runs, so
-that the ratio holds on a noisy machine. Work is the multiply-adds of the convolutions (2 FLOP each), set against the
-machine's own fp32 matrix product, measured in the same run. --quick takes small sizes, which say little about speed.
+Both ways (the other one is in scripts/textbook.py) are checked against each other, then timed in alternation; a figure
+is the median of its runs, so that the ratio holds on a noisy machine. Work is counted, not assumed: the multiply-adds
+of convolutions and matrix products (2 FLOP each) as torch's counter sees them, ours and the textbook's, and the bytes
+that a line without networks must read and write at least. They are set against the machine's own fp32 matrix product
+and memory copy, measured in the same run. Lines marked with memory are run once more in processes of their own for
+their peak. --precision bf16 runs our way in bf16, the textbook's in fp32. --quick takes small sizes, which say little
+about speed.
 """
 
 import json
+import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,291 +27,317 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils.flop_counter import flop_registry  # noqa: E402
 
 from codes import metrics  # noqa: E402
 from codes.cli import Parser, command  # noqa: E402
+from codes.config import EvalConfig  # noqa: E402
 from codes.dataset import SpikeData  # noqa: E402
-from codes.device import choose_device, describe, place  # noqa: E402
-from codes.evaluate import synchronize  # noqa: E402
+from codes.device import autocast, choose_device, describe, place  # noqa: E402
+from codes.evaluate import Row, measure_rows, synchronize  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import grey, write_image  # noqa: E402
 from codes.losses import TeacherLoss, reblur_loss  # noqa: E402
-from codes.model.bsn_model import BSN, ShiftConv  # noqa: E402
+from codes.model.bsn_model import BSN  # noqa: E402
 from codes.model.edsr_model import EDSR  # noqa: E402
 from codes.model.ldn_model import Deblur_Net  # noqa: E402
 from codes.run import provenance  # noqa: E402
-from codes.sdm import Teacher, sdm  # noqa: E402
-from codes.simulate import GAIN, VTH_UNIT, integrate_and_fire, spikes_from_frames  # noqa: E402
+from codes.sdm import Teacher  # noqa: E402
+from codes.simulate import inherent_noise, integrate_and_fire, spikes_from_frames  # noqa: E402
 from codes.spike import EXPOSURE, read_dat, spike_window, spike_windows, tfp, write_dat  # noqa: E402
+from scripts import textbook  # noqa: E402
 
-# Multiply-adds per spike pixel of the networks (S-SDM at 180x320: BSN 122.5 GMAC without the square, EDSR 113.1;
-# LDN 15.9 at 720x1280), from which the work of every line follows.
-BSN_MACS, EDSR_MACS, LDN_MACS = 2.126e6, 1.9635e6, 2.760e5
+LONG = 10.0
+"""Seconds of a run, from which on it is timed only once."""
 
 
 @dataclass
 class Line:
-    """One line of the table; ``fast`` and ``naive`` return what is compared (None: nothing)."""
+    """One line of the table.
+
+    Args:
+        name: its name.
+        fast, naive: our way and the textbook's; what they return is compared (None: nothing).
+        bytes: what must be read and written at least, where no network is involved.
+        tolerance: largest difference, relative to the largest value.
+        memory: whether to measure the peak memory of both.
+    """
 
     name: str
     fast: Callable
     naive: Callable
-    macs: float = 0.0
+    bytes: float = 0.0
     tolerance: float = 1e-4
+    memory: bool = False
 
 
-# The textbook ways ------------------------------------------------------------
+class Bench:
+    """The data and networks of all lines.
 
+    Args:
+        device: where to compute.
+        precision: of our way.
+        quick: small sizes.
+        folder: an empty folder for a data set of one sample.
+    """
 
-def naive_read_dat(path, height: int, width: int) -> np.ndarray:
-    """Frame by frame and bit by bit."""
-    data = np.fromfile(path, np.uint8)
-    size = height * width // 8
-    frames = []
-    for start in range(0, len(data), size):
-        frame = np.zeros((size, 8), np.float64)
-        for bit in range(8):
-            frame[:, bit] = (data[start : start + size] & (1 << bit)) >> bit
-        frames.append(np.flipud(frame.reshape(height, width)))
-    return np.array(frames)
+    def __init__(self, device: torch.device, precision: str, quick: bool, folder: Path):
+        torch.manual_seed(0)
+        self.device, self.precision, self.folder = device, precision, folder
+        self.size = self.height, self.width = (72, 128) if quick else (720, 1280)
+        self.crop, self.batch = (64, 1) if quick else (512, 4)
+        self.h, self.w, side = self.height // 4, self.width // 4, self.crop // 4
+        rng = np.random.default_rng(0)
+        self.frames = np.stack(
+            [cv2.GaussianBlur(rng.random((self.h, self.w), np.float32), (0, 0), 3) for _ in range(EXPOSURE.total)]
+        )
+        self.split = folder / "GOPRO" / "test"
+        self.dat = self.split / "spike_data" / "s" / "1.dat"
+        write_dat(self.dat, spikes_from_frames(self.frames, 0))
+        # As fine as a photograph: such a PNG takes 1.2 MB at 720p.
+        photo = cv2.GaussianBlur(rng.random((self.height, self.width, 3), np.float32), (0, 0), 1.5)
+        photo = np.uint8(255 * np.clip((photo - 0.35) / 0.3, 0, 1))
+        for kind in ("blur_data", "sharp_data"):
+            write_image(self.split / kind / "s" / "1.png", photo)
+        batch, crop = self.batch, self.crop
+        self.blur = torch.rand(batch, 3, crop, crop, device=device)
+        self.spike = (torch.rand(batch, EXPOSURE.total, side, side, device=device) < 0.4).to(torch.uint8)
+        self.whole = torch.rand(1, 3, self.height, self.width, device=device)
+        self.stream = (torch.rand(1, EXPOSURE.total, self.h, self.w, device=device) < 0.4).to(torch.uint8)
+        self.networks = [place(build(), device) for build in (BSN, EDSR, Deblur_Net)]
+        self.twins = [textbook.twin(network) for network in self.networks]
+        frozen = [place(build(), device) for build in (BSN, EDSR)]
+        for copy, network in zip(frozen, self.networks, strict=False):
+            copy.load_state_dict(network.state_dict())
+        self.teacher = Teacher.cascade(*frozen)
+        self.instants = EXPOSURE.instants()
 
+    def data_lines(self) -> list[Line]:
+        """Reading and simulating."""
+        frames, h, w = EXPOSURE.total, self.h, self.w
+        warmup = np.random.default_rng(1).random((h, w), np.float32)
+        data = SpikeData(self.folder / "GOPRO", "GOPRO", "test", use_roi=True, roi_size=self.crop)
+        cut = np.random.default_rng((0, 0, 0))  # as the data set draws it for seed, epoch and index 0
+        top, left = (int(cut.integers((extent - self.crop) // 4 + 1)) * 4 for extent in self.size)
+        cube, packed = frames * h * w, frames * h * w / 8
+        sample_bytes = packed + self.crop**2 * (12 + frames / 16)
+        clean = integrate_and_fire(self.frames, warmup)
 
-def naive_sample(folder: Path, name: str, top: int, left: int, side: int):
-    """Whole blurry and sharp pictures and the whole stream, for a crop of two of them."""
-    blur = cv2.imread(str(folder / "blur_data" / f"{name}.png")).transpose(2, 0, 1) / 255
-    sharp = cv2.imread(str(folder / "sharp_data" / f"{name}.png")).transpose(2, 0, 1) / 255
-    spike = naive_read_dat(folder / "spike_data" / f"{name}.dat", blur.shape[1] // 4, blur.shape[2] // 4)
-    rows, columns = slice(top, top + side), slice(left, left + side)
-    spike = spike[:, top // 4 : (top + side) // 4, left // 4 : (left + side) // 4]
-    return tuple(torch.from_numpy(np.float32(x)) for x in (blur[:, rows, columns], spike, sharp[:, rows, columns]))
+        def sample():
+            item = data[0]
+            return torch.cat([item["blur"].flatten(), item["spike"].flatten().float()])
 
+        def naive_sample():
+            parts = textbook.read_sample(self.split, "s/1", top, left, self.crop)
+            return torch.cat([part.flatten() for part in parts[:2]])
 
-def naive_simulate(frames: np.ndarray, warmup: np.ndarray, path, noise: bool = False):
-    """A loop of whole-array expressions; then, if asked for, noise spike by spike and packing bit by bit to a file."""
-    voltage, threshold = np.zeros_like(warmup), np.float32(VTH_UNIT)
-    spikes = []
-    for frame in [warmup, *frames]:
-        voltage = voltage + frame * np.float32(GAIN)
-        spikes.append(voltage > threshold)
-        voltage = np.where(voltage > threshold, np.mod(voltage, threshold), voltage)
-    clean = np.array(spikes[1:])
-    if not noise:
-        return clean
-    line, position, rng = clean.transpose(1, 2, 0).ravel().copy(), 0.0, np.random.default_rng(0)
-    while True:
-        position += rng.normal(140, 50)
-        if position >= len(line):
-            break
-        line[max(int(position), 0)] = 1
-    noisy = line.reshape(*warmup.shape, len(frames)).transpose(2, 0, 1)
-    with open(path, "wb") as file:
-        for frame in noisy:
-            bits = np.flipud(frame).reshape(-1, 8)
-            packed = np.zeros(len(bits), np.uint8)
-            for bit in range(8):
-                packed += (bits[:, bit] << bit).astype(np.uint8)
-            file.write(packed.tobytes())
-    return None
+        def noisy():
+            inherent_noise((frames, h, w), np.random.default_rng(0))
 
+        def naive_noisy():
+            textbook.add_noise(clean, np.random.default_rng(0))
 
-class NaiveShiftConv(nn.Module):
-    """The half-plane convolution as it is described: pad, pad, convolve, activate, crop."""
+        def sensor():
+            write_dat(self.folder / "fast.dat", spikes_from_frames(self.frames, 0))
 
-    def __init__(self, conv: nn.Conv2d):
-        super().__init__()
-        self.conv = conv
+        def naive_sensor():
+            rng = np.random.default_rng(0)
+            spikes = textbook.simulate(self.frames, rng.random((h, w), np.float32))
+            textbook.write_dat(self.folder / "naive.dat", textbook.add_noise(spikes, rng))
 
-    def forward(self, x):
-        """``(B, C, h, w)`` to ``(B, C', h, w)``."""
-        x = F.pad(F.pad(x, (0, 0, 1, 0)), (1, 1, 1, 1), mode="replicate")
-        return F.leaky_relu(self.conv(x), 0.1)[:, :, :-1]
+        sizes = f"crop {self.crop} of {self.height}x{self.width}"
+        return [
+            Line(
+                f".dat decode {frames}x{h}x{w}",
+                lambda: read_dat(self.dat, h, w),
+                lambda: textbook.read_dat(self.dat, h, w),
+                packed + cube,
+            ),
+            Line(
+                f"training sample, crop {self.crop} of {self.height}x{self.width}", sample, naive_sample, sample_bytes
+            ),
+            Line(
+                "sensor, noise-free",
+                lambda: integrate_and_fire(self.frames, warmup),
+                lambda: textbook.simulate(self.frames, warmup),
+                5 * cube,
+            ),
+            Line("noise", noisy, naive_noisy, cube),
+            Line("sensor, noise, packing", sensor, naive_sensor, 4 * cube + packed),
+        ]
 
-
-def naive_copy(network: nn.Module, build: Callable) -> nn.Module:
-    """A plain twin in the default memory layout: same weights; BSN with textbook convolutions."""
-    twin = build()
-    twin.load_state_dict(network.state_dict())
-    for module in list(twin.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, ShiftConv):
-                setattr(module, name, NaiveShiftConv(child.conv))
-    return twin.to(next(network.parameters()).device)
-
-
-def naive_teacher(bsn, sr, blur, spike, instants) -> list[torch.Tensor]:
-    """Instant by instant, the long window enlarged anew for each."""
-    images = []
-    for instant in instants:
-        tfp_long = sr(tfp(spike, EXPOSURE.centre, EXPOSURE.length)).clamp(0, 1)
-        tfp_short = sr(bsn(tfp(spike, instant, 9)).clamp(0, 1)).clamp(0, 1)
-        images.append(sdm(blur, tfp_long, tfp_short))
-    return images
-
-
-def naive_metrics(first: np.ndarray, second: np.ndarray) -> torch.Tensor:
-    """scikit-image's PSNR and SSIM of ``(H, W, 3)`` float32 images in [0, 1]."""
-    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-
-    psnr = peak_signal_noise_ratio(first, second, data_range=1)
-    return torch.tensor([psnr, structural_similarity(first, second, channel_axis=2, data_range=1)])
-
-
-# The lines ------------------------------------------------------------
-
-
-def make_lines(device: torch.device, quick: bool, folder: Path) -> list[Line]:
-    """All lines of the table, with their data made in ``folder``."""
-    torch.manual_seed(0)
-    height, width, crop, batch = (72, 128, 64, 1) if quick else (720, 1280, 512, 4)
-    h, w, side = height // 4, width // 4, crop // 4
-    rng = np.random.default_rng(0)
-    frames = np.stack([cv2.GaussianBlur(rng.random((h, w), np.float32), (0, 0), 3) for _ in range(EXPOSURE.total)])
-    warmup = rng.random((h, w), np.float32)
-    split = folder / "train"
-    write_dat(split / "spike_data" / "s" / "1.dat", spikes_from_frames(frames, 0))
-    photo = cv2.GaussianBlur(rng.random((height, width, 3), np.float32), (0, 0), 1.5)
-    photo = np.uint8(255 * np.clip((photo - 0.35) / 0.3, 0, 1))
-    for kind in ("blur_data", "sharp_data"):
-        write_image(split / kind / "s" / "1.png", photo)
-    dat = split / "spike_data" / "s" / "1.dat"
-    data = SpikeData(folder, "GOPRO", "train", use_roi=True, roi_size=crop)
-    cut_rng = np.random.default_rng((0, 0, 0))
-    top, left = (int(cut_rng.integers((extent - crop) // 4 + 1)) * 4 for extent in (height, width))
-
-    def sample():
-        item = data[0]
-        return torch.cat([item["blur"].flatten(), item["spike"].flatten().float()])
-
-    def simulated():
-        write_dat(folder / "fast.dat", spikes_from_frames(frames, 0))
-
-    blur = torch.rand(batch, 3, crop, crop, device=device)
-    spike = (torch.rand(batch, EXPOSURE.total, side, side, device=device) < 0.4).to(torch.uint8)
-    whole = torch.rand(1, 3, height, width, device=device)
-    stream = (torch.rand(1, EXPOSURE.total, h, w, device=device) < 0.4).to(torch.uint8)
-    texture = tfp(stream, EXPOSURE.centre, 9)
-    bsn, sr, ldn = (place(build(), device) for build in (BSN, EDSR, Deblur_Net))
-    nbsn, nsr, nldn = naive_copy(bsn, BSN), naive_copy(sr, EDSR), naive_copy(ldn, Deblur_Net)
-    instants = EXPOSURE.instants()
-    teacher = Teacher.cascade(place(BSN(), device), place(EDSR(), device))
-    teacher.denoise.load_state_dict(bsn.state_dict())
-    teacher.enlarge.load_state_dict(sr.state_dict())
-
-    def step(network, loss):
-        """A training step without the update, so that both ways stay comparable; returns the gradient's norm."""
-
-        def run():
-            network.zero_grad(set_to_none=True)
-            value = loss()
-            value.backward()
-            norm = torch.stack([p.grad.norm() for p in network.parameters() if p.grad is not None]).norm()
-            return torch.stack([value.detach(), norm])
-
-        return run
-
-    def bsn_loss(network):
+    def training_lines(self) -> list[Line]:
+        """Training steps without the update, so that both ways stay comparable; they return loss and gradient norm."""
+        (bsn, sr, ldn), (nbsn, nsr, nldn) = self.networks, self.twins
+        blur, spike, instants = self.blur, self.spike, self.instants
         noisy = tfp(spike, EXPOSURE.centre, 9)
-        return lambda: F.mse_loss(network(noisy), noisy)
 
-    def sr_loss(network):
-        return lambda: F.mse_loss(network(tfp(spike, EXPOSURE.centre, 97)), grey(blur))
+        def step(network, loss):
+            def run():
+                network.zero_grad(set_to_none=True)
+                value = loss()
+                value.backward()
+                norm = torch.stack([p.grad.float().norm() for p in network.parameters() if p.grad is not None]).norm()
+                return torch.stack([value.detach(), norm])
 
-    def ldn_loss(distance):
-        def run():
-            students = ldn(blur, spike_windows(spike, instants, 21))
-            return distance(students, teacher(blur, spike, instants)) + 100 * reblur_loss(students, blur)
+            return run
 
-        return run
+        def bsn_loss():
+            with self.autocast():
+                output = bsn(noisy)
+            return F.mse_loss(output.float(), noisy)
 
-    def naive_ldn_loss(distance):
-        def run():
-            students = [nldn(blur, spike_window(spike, t, 21)) for t in instants]
-            labels = naive_teacher(nbsn, nsr, blur, spike, instants)
-            tea = sum(distance(s[:, None], t.detach()[:, None]) for s, t in zip(students, labels, strict=True)) / len(
-                instants
-            )
-            return tea + 100 * F.mse_loss(sum(students) / len(instants), blur)
+        def sr_loss():
+            with self.autocast():
+                output = sr(tfp(spike, EXPOSURE.centre, EXPOSURE.length))
+            return F.mse_loss(output.float(), grey(blur))
 
-        return run
+        def ldn_loss(distance):
+            def run():
+                with self.autocast():
+                    labels = self.teacher(blur, spike, instants)
+                    students = ldn(blur, spike_windows(spike, instants, 21))
+                return distance(students.float(), labels) + 100 * reblur_loss(students.float(), blur)
 
-    def forward(network, *inputs):
-        def run():
-            with torch.inference_mode():
-                return network(*inputs)
+            return run
 
-        return run
+        def naive_ldn_loss(distance):
+            def run():
+                labels = textbook.teacher(nbsn, nsr, blur, spike, instants)
+                students = [nldn(blur, spike_window(spike, t, 21)) for t in instants]
+                return textbook.student_loss(students, labels, blur, distance)
 
-    def sequence():
-        with torch.inference_mode():
-            parts = [
-                spike_windows(stream, range(t, min(t + 8, EXPOSURE.stop)), 21)
-                for t in range(EXPOSURE.start, EXPOSURE.stop, 8)
-            ]
-            return torch.cat([ldn(whole, part)[0] for part in parts]).mean(dim=(1, 2, 3))
+            return run
 
-    def naive_sequence():
-        with torch.inference_mode():
-            frames = (nldn(whole, spike_window(stream, t, 21))[0] for t in range(EXPOSURE.start, EXPOSURE.stop))
-            return torch.stack([frame.mean() for frame in frames])
+        lpips = place(TeacherLoss("lpips", pretrained=False), self.device)
+        return [
+            Line("BSN step", step(bsn, bsn_loss), step(nbsn, lambda: F.mse_loss(nbsn(noisy), noisy)), tolerance=1e-3),
+            Line("EDSR step", step(sr, sr_loss), step(nsr, lambda: textbook.sr_loss(nsr, blur, spike)), tolerance=1e-3),
+            Line(
+                "LDN step, SSIM",
+                step(ldn, ldn_loss(TeacherLoss("ssim"))),
+                step(nldn, naive_ldn_loss(textbook.ssim_loss)),
+                tolerance=1e-2,
+                memory=True,
+            ),
+            Line(
+                "LDN step, LPIPS (random VGG)",
+                step(ldn, ldn_loss(lpips)),
+                step(nldn, naive_ldn_loss(lambda label, student: lpips.lpips(student, label).mean())),
+                tolerance=1e-2,
+                memory=True,
+            ),
+            Line(
+                f"teacher, {len(instants)} instants",
+                self.inference(lambda: self.teacher(blur, spike, instants)),
+                lambda: torch.stack(textbook.teacher(nbsn, nsr, blur, spike, instants), dim=1).detach(),
+            ),
+        ]
 
-    other = (whole + 0.05 * torch.randn_like(whole)).clamp(0, 1)
-    arrays = [image[0].permute(1, 2, 0).cpu().numpy() for image in (whole, other)]
+    def inference_lines(self) -> list[Line]:
+        """Whole frames."""
+        (bsn, sr, ldn), (nbsn, nsr, nldn) = self.networks, self.twins
+        h, w, height, width = self.h, self.w, self.height, self.width
+        texture = tfp(self.stream, EXPOSURE.centre, 9)
+        centre = spike_window(self.stream, EXPOSURE.centre, 21)
+        exposure = range(EXPOSURE.start, EXPOSURE.stop)
+        other = (self.whole + 0.05 * torch.randn_like(self.whole)).clamp(0, 1)
+        test_set = SpikeData(self.folder / "GOPRO", "GOPRO", "test", use_sharp=True)
 
-    def measured():
-        return torch.stack([metrics.psnr(whole, other)[0], metrics.ssim(whole, other)[0]]).cpu()
+        def plain(network, *inputs):
+            def run():
+                with torch.no_grad():
+                    return network(*inputs)
 
-    ssim = TeacherLoss("ssim")
-    crops, images = batch * side * side, batch * len(instants) * side * side
-    student_macs = 3 * images * LDN_MACS
-    teacher_macs = images * (BSN_MACS + EDSR_MACS) + crops * EDSR_MACS
-    square = max(h, w) ** 2 * BSN_MACS
-    return [
-        Line(f".dat decode {EXPOSURE.total}x{h}x{w}", lambda: read_dat(dat, h, w), lambda: naive_read_dat(dat, h, w)),
-        Line(
-            f"training sample, crop {crop} of {height}x{width}",
-            sample,
-            lambda: torch.cat([x.flatten() for x in naive_sample(split, "s/1", top, left, crop)[:2]]),
-        ),
-        Line(
-            "sensor, noise-free",
-            lambda: integrate_and_fire(frames, warmup),
-            lambda: naive_simulate(frames, warmup, folder / "n.dat"),
-        ),
-        Line("sensor, noise, packing", simulated, lambda: naive_simulate(frames, warmup, folder / "n.dat", noise=True)),
-        Line("BSN step", step(bsn, bsn_loss(bsn)), step(nbsn, bsn_loss(nbsn)), 3 * crops * BSN_MACS, 1e-3),
-        Line("EDSR step", step(sr, sr_loss(sr)), step(nsr, sr_loss(nsr)), 3 * crops * EDSR_MACS, 1e-3),
-        Line(
-            "LDN step, SSIM",
-            step(ldn, ldn_loss(ssim)),
-            step(nldn, naive_ldn_loss(ssim)),
-            student_macs + teacher_macs,
-            1e-2,
-        ),
-        Line(
-            f"teacher, {len(instants)} instants",
-            lambda: teacher(blur, spike, instants),
-            lambda: torch.stack(naive_teacher(nbsn, nsr, blur, spike, instants), dim=1).detach(),
-            teacher_macs,
-        ),
-        Line(f"BSN forward {h}x{w}", forward(bsn, texture), forward(nbsn, texture), square),
-        Line(f"EDSR forward {h}x{w}", forward(sr, texture), forward(nsr, texture), h * w * EDSR_MACS),
-        Line(
-            f"LDN forward {height}x{width}",
-            forward(ldn, whole, spike_window(stream, EXPOSURE.centre, 21)),
-            forward(nldn, whole, spike_window(stream, EXPOSURE.centre, 21)),
-            h * w * LDN_MACS,
-        ),
-        Line("97-frame sequence", sequence, naive_sequence, 97 * h * w * LDN_MACS),
-        Line(f"PSNR + SSIM {height}x{width}", measured, lambda: naive_metrics(*arrays)),
-    ]
+            return run
+
+        def sequence():
+            means = []
+            for start in range(0, len(exposure), 8):
+                windows = spike_windows(self.stream, exposure[start : start + 8], 21)
+                means.append(ldn(self.whole, windows)[0].float().mean(dim=(1, 2, 3)))
+            return torch.cat(means)
+
+        def naive_sequence():
+            with torch.no_grad():
+                return torch.stack([nldn(self.whole, spike_window(self.stream, t, 21)).mean() for t in exposure])
+
+        def quality():
+            return [metrics.compute_img_metric(self.whole, other, name) for name in ("psnr", "ssim")]
+
+        def rows(sample):  # as in train_deblur.py
+            blur, spike = sample["blur"], sample["spike"]
+            yield Row("Blur", blur, sample["sharp"], "blur")
+            yield Row("SDM", self.teacher(blur, spike, [EXPOSURE.centre])[:, 0], sample["sharp"], "tea")
+            student = ldn(blur, spike_window(spike, EXPOSURE.centre, 21))
+            yield Row("Deblur_Net", student.clamp(0, 1), sample["sharp"], "deblur")
+
+        def tested():
+            cfg = EvalConfig(metrics=("psnr", "ssim"), eval_images=0, workers=0, precision=self.precision)
+            means = measure_rows(cfg, self.device, test_set, rows, self.folder).means()
+            return [list(values.values()) for values in means.values()]
+
+        return [
+            Line(f"BSN forward {h}x{w}", self.inference(lambda: bsn(texture)), plain(nbsn, texture)),
+            Line(f"EDSR forward {h}x{w}", self.inference(lambda: sr(texture)), plain(nsr, texture)),
+            Line(
+                f"LDN forward {height}x{width}",
+                self.inference(lambda: ldn(self.whole, centre)),
+                plain(nldn, self.whole, centre),
+            ),
+            Line("97-frame sequence", self.inference(sequence), naive_sequence),
+            Line(
+                f"PSNR + SSIM {height}x{width}",
+                quality,
+                lambda: textbook.quality(self.whole, other),
+                24 * height * width,
+            ),
+            Line(
+                "test mode, per sample",
+                tested,
+                lambda: textbook.test_sample(nbsn, nsr, nldn, self.split, "s/1"),
+                tolerance=1e-3,
+            ),
+        ]
+
+    def lines(self) -> list[Line]:
+        """All lines of the table."""
+        return self.data_lines() + self.training_lines() + self.inference_lines()
+
+    def autocast(self):
+        """The context of our way's precision."""
+        return autocast(self.device, self.precision)
+
+    def inference(self, run: Callable) -> Callable:
+        """``run`` in inference mode and in our way's precision."""
+
+        def wrapped():
+            with torch.inference_mode(), self.autocast():
+                return run()
+
+        return wrapped
 
 
-def matrix_rate(device: torch.device) -> float:
-    """FLOP/s of a 2048-cubed fp32 matrix product."""
-    a = torch.rand(2048, 2048, device=device)
-    return 2 * 2048**3 / statistics.median(timed(lambda: a @ a, device) for _ in range(7))
+class FlopCounter(TorchDispatchMode):
+    """Adds up what torch's flop counter knows of each operation; the counter itself cannot nest gradients."""
+
+    def __init__(self):
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Run the operation and count it; one that stands for others is taken apart first."""
+        if func._overloadpacket not in flop_registry and func is not torch.ops.prim.device.default:
+            with self:
+                out = func.decompose(*args, **(kwargs or {}))
+            if out is not NotImplemented:
+                return out
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def timed(run: Callable, device: torch.device) -> float:
@@ -317,53 +349,137 @@ def timed(run: Callable, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def measure(line: Line, device: torch.device, repeats: int) -> tuple[float, float]:
-    """Median seconds of the fast and of the naive way, in alternation, after a check that they agree."""
-    results = [run() for run in (line.fast, line.naive)]
-    if results[0] is not None and results[1] is not None:
-        first, second = (
-            torch.as_tensor(np.asarray(x.cpu() if torch.is_tensor(x) else x), dtype=torch.float64) for x in results
-        )
-        gap = (first - second).abs().max().item()
-        scale = max(second.abs().max().item(), 1.0)
-        if gap > line.tolerance * scale:
-            raise ValueError(
-                f"{line.name}: the two ways differ by {gap:.3g}, more than {line.tolerance:g} of {scale:.3g}"
-            )
-    pairs = [(timed(line.fast, device), timed(line.naive, device)) for _ in range(repeats)]
-    return tuple(statistics.median(column) for column in zip(*pairs, strict=True))
+def matrix_rate(device: torch.device) -> float:
+    """FLOP/s of a 2048-cubed fp32 matrix product."""
+    a = torch.rand(2048, 2048, device=device)
+    return 2 * 2048**3 / statistics.median(timed(lambda: a @ a, device) for _ in range(9))
+
+
+def copy_rate(device: torch.device) -> float:
+    """Bytes/s read and written by a copy of 64 MB."""
+    source = torch.rand(2**24, device=device)
+    target = torch.zeros_like(source)
+    return 2 * source.nbytes / statistics.median(timed(lambda: target.copy_(source), device) for _ in range(9))
+
+
+def as_array(result) -> torch.Tensor:
+    """What a line returns, as float64 on the CPU."""
+    return torch.as_tensor(np.asarray(result.float().cpu() if torch.is_tensor(result) else result), dtype=torch.float64)
+
+
+def measure(line: Line, bench: Bench, repeats: int) -> dict:
+    """Seconds, ratio and work of both ways, after a check that they agree."""
+    results, work, first = [], [], []
+    for run in (line.fast, line.naive):
+        with FlopCounter() as counter:
+            first.append(timed(lambda run=run: results.append(run()), bench.device))
+        work.append(counter.total)
+    if results[0] is not None:
+        a, b = map(as_array, results)
+        gap, scale = (a - b).abs().max().item(), max(b.abs().max().item(), 1.0)
+        tolerance = line.tolerance if bench.precision == "fp32" else 0.1
+        if gap > tolerance * scale:
+            raise ValueError(f"{line.name}: the two ways differ by {gap:.3g}, more than {tolerance:g} of {scale:.3g}")
+    results.clear()
+    repeats = 1 if max(first) > LONG else repeats
+    pairs = [(timed(line.fast, bench.device), timed(line.naive, bench.device)) for _ in range(repeats)]
+    fast, naive = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return {"line": line.name, "seconds": fast, "naive": naive, "ratio": naive / fast, "runs": repeats} | {
+        "flop": work[0],
+        "naive_flop": work[1],
+        "bytes": line.bytes,
+    }
+
+
+def peak_memory(run: Callable, device: torch.device) -> float:
+    """Bytes that ``run`` needs at its peak beyond what is held before it; exact only in a process of its own."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    import resource
+
+    def peak():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    before = peak()
+    run()
+    return peak() - before
+
+
+def peaks(name: str, args) -> list[float]:
+    """Peak memory of our way and of the textbook's, each measured in a new process."""
+    options = ["--device", args.device, "--precision", args.precision, *(["--quick"] if args.quick else [])]
+    found = []
+    for way in ("fast", "naive"):
+        call = [sys.executable, __file__, *options, "--only", name, "--peak", way]
+        done = subprocess.run(call, capture_output=True, text=True)
+        if done.returncode:
+            raise ValueError(f"{name}: measuring its memory failed ({done.stderr.strip().splitlines()[-1]})")
+        found.append(float(done.stdout.split()[-1]))
+    return found
+
+
+def cells(row: dict, matrix: float, copy: float) -> str:
+    """A line of the table."""
+    work = share = memory = "–"
+    if row["flop"]:
+        work = f"{row['flop'] / 1e9:.3g} GFLOP"
+        if abs(row["naive_flop"] / row["flop"] - 1) > 0.01:
+            work += f" (textbook {row['naive_flop'] / 1e9:.3g})"
+        share = f"{row['flop'] / row['seconds'] / matrix:.0%}"
+    elif row["bytes"]:
+        work = f"{row['bytes'] / 1e6:.3g} MB"
+        share = f"{row['bytes'] / row['seconds'] / copy:.0%}"
+    if "memory" in row:
+        memory = f"{row['memory'] / 1e9:.2g} GB (textbook {row['naive_memory'] / 1e9:.2g})"
+    times = f"{1e3 * row['seconds']:.4g} | {1e3 * row['naive']:.4g} | {row['ratio']:.1f}×"
+    return f"| {row['line']} | {times} | {work} | {share} | {memory} |"
 
 
 def main() -> None:
     """Measure and print."""
     parser = Parser(description=__doc__)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of our way")
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run at all")
     parser.add_argument("--only", default="", metavar="TEXT", help="lines whose name holds this text")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="runs of each way")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="runs of each way; one of those over 10 s")
+    parser.add_argument("--no_memory", action="store_true", help="leave the peaks of memory out")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
+    parser.add_argument("--peak", choices=("fast", "naive"), help="only print the peak memory of one way of a line")
     args = parser.parse_args()
     if args.repeats < 1:
         raise ValueError(f"--repeats is {args.repeats}; it must be at least 1")
     device = choose_device(args.device)
-    rate = matrix_rate(device)
-    print(f"{describe(device)}; fp32 matrix product {rate / 1e9:.0f} GFLOP/s; {provenance()[2]}\n")
-    print("| line | ms | textbook, ms | ratio | GFLOP | share of the matrix product |\n|---|---|---|---|---|---|")
-    table = []
-    with tempfile.TemporaryDirectory() as folder:
-        for line in make_lines(device, args.quick, Path(folder)):
-            if args.only.lower() not in line.name.lower():
-                continue
-            fast, naive = measure(line, device, args.repeats)
-            work = f"{2 * line.macs / 1e9:.1f} | {2 * line.macs / fast / rate:.0%}" if line.macs else "– | –"
-            print(f"| {line.name} | {1e3 * fast:.1f} | {1e3 * naive:.1f} | {naive / fast:.1f}× | {work} |", flush=True)
-            table.append(
-                {"line": line.name, "seconds": fast, "naive": naive, "ratio": naive / fast, "flop": 2 * line.macs}
-            )
+    folder = Path(tempfile.mkdtemp())
+    try:
+        bench = Bench(device, args.precision, args.quick, folder)
+        lines = [line for line in bench.lines() if args.only.lower() in line.name.lower()]
+        if args.peak:
+            print(peak_memory(getattr(lines[0], args.peak), device))
+            return
+        matrix, copy = matrix_rate(device), copy_rate(device)
+        print(
+            f"{describe(device)}, {args.precision}; fp32 matrix product {matrix / 1e9:.0f} GFLOP/s, "
+            f"copy {copy / 1e9:.1f} GB/s; {provenance()[2]}\n"
+        )
+        print("| line | ms | textbook, ms | ratio | work | share of the machine's rate | peak memory |")
+        print("|---|---|---|---|---|---|---|")
+        table = []
+        for line in lines:
+            row = measure(line, bench, args.repeats)
+            if line.memory and not args.no_memory:
+                row["memory"], row["naive_memory"] = peaks(line.name, args)
+            print(cells(row, matrix, copy), flush=True)
+            table.append(row)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     if args.json:
-        about = {"device": describe(device), "matrix_product": rate, "about": provenance(), "lines": table}
+        about = {"device": describe(device), "precision": args.precision, "matrix_product": matrix, "copy": copy}
         with replacing(args.json) as path:
-            path.write_text(json.dumps(about, indent=1))
+            path.write_text(json.dumps({**about, "about": provenance(), "lines": table}, indent=1))
 
 
 if __name__ == "__main__":

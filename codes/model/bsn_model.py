@@ -69,9 +69,7 @@ class _HalfPlane(torch.autograd.Function):
         batch, channels, height, width = y.shape
         g = y.new_empty(batch, height + 2, width, channels).permute(0, 3, 1, 2)
         g[:, :, height:] = 0
-        torch.ops.aten.leaky_relu_backward.grad_input(
-            gradient, y, NEGATIVE_SLOPE, True, grad_input=g[:, :, :height]
-        )
+        torch.ops.aten.leaky_relu_backward.grad_input(gradient, y, NEGATIVE_SLOPE, True, grad_input=g[:, :, :height])
         need = (*ctx.needs_input_grad, False)
         gx, gw, _ = torch.ops.aten.convolution_backward(
             g, x, weight, None, (1, 1), (2, 1), (1, 1), False, (0, 0), 1, need
@@ -209,7 +207,8 @@ class BSN(nn.Module):
             (right, side - left, top, side - bottom),
         )
         parts = [rotate(self._look_up(rotate(x, quarter), *wanted[quarter]), -quarter) for quarter in range(4)]
-        return torch.cat([self._join(piece) for piece in zip(*(part.split(ROWS, -2) for part in parts))], dim=-2)
+        strips = zip(*(part.split(ROWS, -2) for part in parts), strict=True)
+        return torch.cat([self._join(strip) for strip in strips], dim=-2)
 
     def _look_up(self, x: torch.Tensor, top: int, bottom: int, left: int, right: int) -> torch.Tensor:
         """The U-Net's features of the box, each of the rows above it alone; the network sees no more than it needs."""

@@ -62,36 +62,53 @@ class Tail(nn.Sequential):
         )
         super().__init__(upsample, nn.Conv2d(features, color_num, 3, padding=1))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(B, features, h, w)`` to ``(B, color_num, 4h, 4w)``."""
+    def forward(self, x: torch.Tensor, joined: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
+        """``(B, features, h, w)`` to ``(B, color_num, 4h, 4w)``; ``joined`` is what :meth:`joined` returns."""
         strip = self.STRIP
         if min(x.shape[-2:]) < 2 * strip:
             return self.step_by_step(x)
-        inner = F.pixel_shuffle(F.conv2d(x, *self.joined(), padding=1), 4)
+        inner = F.pixel_shuffle(F.conv2d(x, *(joined or self.joined()), padding=1), 4)
         left, right = (self.step_by_step(part) for part in (x[..., :strip], x[..., -strip:]))
         top, bottom = (self.step_by_step(part) for part in (x[..., :strip, :], x[..., -strip:, :]))
         inner = torch.cat([left[..., 4:-4, :4], inner, right[..., 4:-4, -4:]], dim=-1)
         return torch.cat([top[..., :4, :], inner, bottom[..., -4:, :]], dim=-2)
 
-    def step_by_step(self, x: torch.Tensor, biased: bool = True) -> torch.Tensor:
+    def step_by_step(self, x: torch.Tensor) -> torch.Tensor:
         """The same, the long way."""
-        for conv in (self[0][0], self[0][2]):
-            x = F.pixel_shuffle(F.conv2d(x, conv.weight, conv.bias if biased else None, padding=1), 2)
-        return F.conv2d(x, self[1].weight, self[1].bias if biased else None, padding=1)
+        return super().forward(x)
 
     def joined(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The convolution for pixels off the border: weight ``(16 * color_num, features, 5, 5)``, and bias.
+        """The convolution for pixels off the border: weight ``(16 * color_num, features, 5, 5)``, and bias."""
+        first, second, last = self[0][0], self[0][2], self[1]
 
-        The weight is the answer to single bright pixels, the bias the answer to darkness.
-        """
-        weight = self[0][0].weight
-        features = weight.shape[1]
-        with torch.autocast(weight.device.type, enabled=False):
-            points = torch.zeros(features, features, 5, 5, device=weight.device, dtype=weight.dtype)
-            points[range(features), range(features), 2, 2] = 1
-            answer = F.pixel_unshuffle(self.step_by_step(points, biased=False), 4)
-            dark = F.pixel_unshuffle(self.step_by_step(torch.zeros_like(points[:1])), 4)
-        return answer.flip(-2, -1).transpose(0, 1), dark[0, :, 2, 2]
+        def end(x):
+            return F.conv2d(F.pixel_shuffle(F.conv2d(x, second.weight, padding=1), 2), last.weight, padding=1)
+
+        def whole(x):
+            return F.pixel_shuffle(
+                F.conv2d(F.pixel_shuffle(F.conv2d(x, first.weight, padding=1), 2), half, padding=2), 2
+            )
+
+        with torch.autocast(first.weight.device.type, enabled=False):
+            points = first.weight.new_zeros(first.in_channels, first.in_channels, 5, 5)
+            points[range(len(points)), range(len(points)), 2, 2] = 1
+            half = _kernel(end(points), 2)
+            weight = _kernel(whole(points), 4)
+            bias = F.pixel_unshuffle(self.step_by_step(torch.zeros_like(points[:1])), 4)[0, :, 2, 2]
+        return weight, bias
+
+
+def _kernel(answers: torch.Tensor, scale: int) -> torch.Tensor:
+    """The kernel behind a linear map's answers to one bright pixel in each channel.
+
+    Args:
+        answers: ``(features, C, scale * 5, scale * 5)``, each to the bright pixel in the middle of 5x5.
+        scale: how much larger the answers are.
+
+    Returns:
+        ``(scale * scale * C, features, 5, 5)``, for PixelShuffle(scale) after the convolution.
+    """
+    return F.pixel_unshuffle(answers, scale).flip(-2, -1).transpose(0, 1)
 
 
 class EDSR(nn.Module):
@@ -115,7 +132,11 @@ class EDSR(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Enlarge ``x`` ``(B, color_num, h, w)`` to ``(B, color_num, 4h, 4w)``."""
-        if len(x) > 1 and x.device.type == "cpu":  # one by one, tensors stay small enough to be used again
-            return torch.cat([self(one) for one in x.split(1)])
+        joined = self.tail.joined()
+        if x.device.type == "cpu":  # one by one, tensors stay small enough to be used again
+            return torch.cat([self._enlarge(one, joined) for one in x.split(1)])
+        return self._enlarge(x, joined)
+
+    def _enlarge(self, x: torch.Tensor, joined: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         x = self.head(self.sub_mean(x))
-        return self.add_mean(self.tail(self.body(x).add_(x)))
+        return self.add_mean(self.tail(self.body(x).add_(x), joined))

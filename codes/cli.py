@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from codes import distributed
+
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Shows defaults, and the description as it is written."""
@@ -43,8 +45,9 @@ def nearest(word: str, known) -> str:
 
 
 def fail(message, program: str | None = None) -> None:
-    """Print 'program: error: message' in one line on stderr and exit with code 2."""
-    print(f"{program or Path(sys.argv[0]).name}: error: {one_line(message)}", file=sys.stderr)
+    """Print 'program: error: message' in one line on stderr and exit with code 2; of several processes, one prints."""
+    if distributed.first_to_fail():
+        print(f"{program or Path(sys.argv[0]).name}: error: {one_line(message)}", file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -60,7 +63,10 @@ def one_line(error) -> str:
 
 
 def command(main: Callable[[], None]) -> None:
-    """Run a script's ``main``: a user's mistake becomes one line, Ctrl-C exit code 130."""
+    """Run a script's ``main``: a user's mistake becomes one line, Ctrl-C exit code 130.
+
+    Of several processes (:mod:`codes.distributed`) the first that fails is heard.
+    """
     try:
         main()
     except (ValueError, OSError) as error:
@@ -72,5 +78,12 @@ def command(main: Callable[[], None]) -> None:
     except MemoryError:
         fail("out of memory")
     except KeyboardInterrupt:
-        print(f"\n{Path(sys.argv[0]).name}: stopped", file=sys.stderr)
+        if distributed.first_to_fail():
+            print(f"\n{Path(sys.argv[0]).name}: stopped", file=sys.stderr)
         raise SystemExit(130) from None
+    except Exception as error:
+        if isinstance(error, RuntimeError) and distributed.is_loss_of_contact(error):
+            fail(f"another process of this run ended or cannot be reached ({one_line(error)[:120]})")
+        if distributed.first_to_fail():
+            raise
+        raise SystemExit(2) from None

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def command(main: Callable[[], None]) -> None:
     Of several processes (:mod:`codes.distributed`) the first that fails is heard.
     """
     try:
-        main()
+        _let_go(main)
     except (ValueError, OSError) as error:
         fail(error)
     except torch.OutOfMemoryError as error:
@@ -87,3 +88,16 @@ def command(main: Callable[[], None]) -> None:
         if distributed.first_to_fail():
             raise
         raise SystemExit(2) from None
+
+
+def _let_go(main: Callable[[], None]) -> None:
+    """Run ``main``; an error that leaves it holds none of its variables any more.
+
+    An error from a loader process refers to the loader and to itself, and the loader's processes heed no SIGTERM: kept
+    alive so, they would be waited for at the end of the program, for ever.
+    """
+    try:
+        main()
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)
+        raise

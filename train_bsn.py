@@ -69,7 +69,7 @@ def main() -> None:
         )
         instants = EXPOSURE.instants()
         optimiser = torch.optim.Adam(bsn.parameters(), lr=cfg.lr)
-        run.begin(
+        net = run.begin(
             bsn,
             optimiser,
             train_set,
@@ -81,7 +81,7 @@ def main() -> None:
                 for instant in instants:
                     noisy = tfp(batch["spike"], instant, cfg.bsn_len)
                     with run.autocast():
-                        output = bsn(noisy)
+                        output = net(noisy)
                     if cfg.clip_output:
                         output = output.clamp(0, 1)
                     run.step(F.mse_loss(output.float(), noisy))

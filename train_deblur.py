@@ -99,13 +99,13 @@ def main() -> None:
         teacher_loss = run.place(TeacherLoss(terms, cfg.lpips_input))
         optimiser = torch.optim.Adam(ldn.parameters(), lr=cfg.lr)
         # Officially T_max = epochs, stepped once per batch: a slip, the rate swings with a period of 2 * epochs steps.
-        run.begin(ldn, optimiser, train_set, official_lr=lambda step, epoch: cfg.lr * cosine(step / cfg.epochs))
+        net = run.begin(ldn, optimiser, train_set, official_lr=lambda step, epoch: cfg.lr * cosine(step / cfg.epochs))
         for _epoch in run.epochs():
             for batch in run.batches():
                 blur, spike = batch["blur"], batch["spike"]
                 with run.autocast():
                     labels = teacher(blur, spike, instants)  # (B, M, 3, H, W)
-                    students = ldn(blur, spike_windows(spike, instants, cfg.spike_deblur_len))
+                    students = net(blur, spike_windows(spike, instants, cfg.spike_deblur_len))
                 students = students.float().clamp(0, 1) if cfg.clip_output else students.float()
                 tea, reblur = teacher_loss(students, labels), reblur_loss(students, blur)
                 run.step(cfg.lambda_tea * tea + cfg.lambda_reblur * reblur, tea=tea, reblur=reblur)

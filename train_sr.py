@@ -82,11 +82,11 @@ def main() -> None:
             cfg.base_folder, cfg.data_type, cfg.train_split, use_roi=True, roi_size=cfg.roi_size, seed=cfg.seed, **data
         )
         optimiser = torch.optim.Adam([p for p in edsr.parameters() if p.requires_grad], lr=cfg.lr)
-        run.begin(edsr, optimiser, train_set, official_lr=lambda step, epoch: cfg.lr)
+        net = run.begin(edsr, optimiser, train_set, official_lr=lambda step, epoch: cfg.lr)
         for _epoch in run.epochs():
             for batch in run.batches():
                 with run.autocast():
-                    output = edsr(tfp(batch["spike"], EXPOSURE.centre, EXPOSURE.length))
+                    output = net(tfp(batch["spike"], EXPOSURE.centre, EXPOSURE.length))
                 if cfg.clip_output:
                     output = output.clamp(0, 1)
                 run.step(F.mse_loss(output.float(), grey(batch["blur"])))

@@ -3,10 +3,13 @@
 import argparse
 import difflib
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from codes import distributed
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -43,8 +46,9 @@ def nearest(word: str, known) -> str:
 
 
 def fail(message, program: str | None = None) -> None:
-    """Print 'program: error: message' in one line on stderr and exit with code 2."""
-    print(f"{program or Path(sys.argv[0]).name}: error: {one_line(message)}", file=sys.stderr)
+    """Print 'program: error: message' in one line on stderr and exit with code 2; of several processes, one prints."""
+    if distributed.first_to_fail():
+        print(f"{program or Path(sys.argv[0]).name}: error: {one_line(message)}", file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -60,9 +64,12 @@ def one_line(error) -> str:
 
 
 def command(main: Callable[[], None]) -> None:
-    """Run a script's ``main``: a user's mistake becomes one line, Ctrl-C exit code 130."""
+    """Run a script's ``main``: a user's mistake becomes one line, Ctrl-C exit code 130.
+
+    Of several processes (:mod:`codes.distributed`) the first that fails is heard.
+    """
     try:
-        main()
+        _let_go(main)
     except (ValueError, OSError) as error:
         fail(error)
     except torch.OutOfMemoryError as error:
@@ -72,5 +79,25 @@ def command(main: Callable[[], None]) -> None:
     except MemoryError:
         fail("out of memory")
     except KeyboardInterrupt:
-        print(f"\n{Path(sys.argv[0]).name}: stopped", file=sys.stderr)
+        if distributed.first_to_fail():
+            print(f"\n{Path(sys.argv[0]).name}: stopped", file=sys.stderr)
         raise SystemExit(130) from None
+    except Exception as error:
+        if isinstance(error, RuntimeError) and distributed.is_loss_of_contact(error):
+            fail(f"another process of this run ended or cannot be reached ({one_line(error)[:120]})")
+        if distributed.first_to_fail():
+            raise
+        raise SystemExit(2) from None
+
+
+def _let_go(main: Callable[[], None]) -> None:
+    """Run ``main``; an error that leaves it holds none of its variables any more.
+
+    An error from a loader process refers to the loader and to itself, and the loader's processes heed no SIGTERM: kept
+    alive so, they would be waited for at the end of the program, for ever.
+    """
+    try:
+        main()
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)
+        raise

@@ -48,7 +48,9 @@ class EvalConfig:
         recipe=False,
     )
     eval_images: int = option(4, "*samples of an evaluation that are saved as pictures", low=0, recipe=False)
-    device: str = option("auto", "*auto, cpu, cuda, cuda:N or mps", recipe=False)
+    device: str = option(
+        "auto", "*auto, cpu, cuda, cuda:N or mps; with torchrun, auto and cuda give each rank its GPU", recipe=False
+    )
     precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "*autocast precision")
     workers: int = option(
         -1, "*loader processes (-1: one per core, at most 4); the result does not depend on it", low=-1, recipe=False
@@ -65,7 +67,7 @@ class Config(EvalConfig):
     epochs: int = option(101, "passes over the training split", low=1, recipe=False)
     lr: float = option(1e-3, "learning rate of Adam", low=0)
     seed: int = option(42, "seed of weights, order and crops", low=0, high=2**63 - 1)
-    bs: int = option(4, "batch size", low=1)
+    bs: int = option(4, "batch size; with torchrun, of each rank", low=1)
     roi_size: int = option(512, "side of the training crop in image pixels, a multiple of 4", low=16)
     train_split: Literal["train", "test"] = option("train", "*split to train on")
     lr_schedule: Literal["official", "cosine", "onecycle", "constant"] = option(

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import torch
 
+from codes import distributed
 from codes.image import read_image, to_float
 from codes.spike import EXPOSURE, count_frames, frame_bytes, read_dat
 
@@ -191,21 +192,40 @@ class SpikeData(torch.utils.data.Dataset):
 class BatchPlan:
     """The order of training, decided by the seed: an iterator over batches of (index, epoch).
 
+    Several ranks draw the same batches, and each takes every ``world``-th sample of them. Where a batch has fewer
+    samples than there are ranks, the others take its first one, with a :meth:`share` of 0.
+
     Args:
         samples: number of samples.
-        batch_size: samples in a batch; the last batch of an epoch may be smaller.
+        batch_size: samples in a batch, over all ranks; the last batch of an epoch may be smaller.
         seed: seed of the order.
         first_epoch, first_batch: where to begin, to continue an interrupted run.
+        rank, world: whose share is asked for, of how many.
     """
 
-    def __init__(self, samples: int, batch_size: int, seed: int, first_epoch: int = 0, first_batch: int = 0):
+    def __init__(
+        self,
+        samples: int,
+        batch_size: int,
+        seed: int,
+        first_epoch: int = 0,
+        first_batch: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ):
         self.samples, self.batch_size, self.seed = samples, batch_size, seed
         self.first_epoch, self.first_batch = first_epoch, first_batch
+        self.rank, self.world = rank, world
 
     @property
     def batches(self) -> int:
         """Batches in an epoch."""
         return -(-self.samples // self.batch_size)
+
+    def share(self, batch: int) -> float:
+        """What part of the samples of an epoch's batch number ``batch`` is this rank's."""
+        size = min(self.batch_size, self.samples - batch * self.batch_size)
+        return len(range(self.rank, size, self.world)) / size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, first = self.first_epoch, self.first_batch
@@ -213,7 +233,8 @@ class BatchPlan:
             order = np.random.default_rng((self.seed, epoch)).permutation(self.samples)
             for batch in range(first, self.batches):
                 chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-                yield [(int(index), epoch) for index in chosen]
+                own = chosen[self.rank :: self.world]
+                yield [(int(index), epoch) for index in (own if len(own) else chosen[:1])]
             epoch, first = epoch + 1, 0
 
 
@@ -223,12 +244,12 @@ def loader(dataset: SpikeData, batch_sampler=None, workers: int = -1, pin: bool 
     Args:
         dataset: the data set.
         batch_sampler: for example a :class:`BatchPlan`.
-        workers: loader processes; -1 is one per core, at most 4.
+        workers: loader processes; -1 is one per core, at most 4 (of several ranks, each its part of the cores).
         pin: pinned memory, for a GPU.
     """
     if workers < 0:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(4, cores)
+        workers = min(4, max(1, cores // distributed.launched_here()))
     order = {"batch_sampler": batch_sampler} if batch_sampler is not None else {"batch_size": 1}
     # A forked child that inherits OpenCV's thread pool can wait for it for ever; the processes are the parallelism.
     cv2.setNumThreads(0)

@@ -2,6 +2,9 @@
 
 A recipe says which rows its table has; everything else is here: eval mode, inference mode, timing, metrics,
 pictures, files. It never touches a checkpoint.
+
+Several ranks (codes.distributed) measure the samples in turn; rank 0 collects and writes, and its table is the one that
+a single process would make.
 """
 
 import csv
@@ -17,6 +20,7 @@ from torch import nn
 from torch.utils.data import Subset
 from tqdm import tqdm
 
+from codes import distributed
 from codes import metrics as metric_functions
 from codes.config import as_dict
 from codes.dataset import SpikeData, loader
@@ -49,6 +53,23 @@ Rows = Callable[[dict], Iterator[Row]]
 
 
 @dataclass
+class Measured:
+    """What was measured of one sample, and can travel to another process.
+
+    Args:
+        name: the sample.
+        values: row -> metric -> value; no metric where there is no reference.
+        seconds: row -> seconds.
+        pictures: (the word in the file name, caption, uint8 ``(H, W, 3)`` B,G,R) of each picture.
+    """
+
+    name: str
+    values: dict[str, dict[str, float]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    pictures: list[tuple] = field(default_factory=list)
+
+
+@dataclass
 class Report:
     """The values of an evaluation.
 
@@ -63,6 +84,15 @@ class Report:
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     panels: list = field(default_factory=list)
+
+    def add(self, sample: Measured) -> None:
+        """Take up the next sample."""
+        self.names.append(sample.name)
+        for row, values in sample.values.items():
+            columns = self.values.setdefault(row, {})
+            for metric, value in values.items():
+                columns.setdefault(metric, []).append(value)
+            self.seconds[row] = self.seconds.get(row, 0.0) + sample.seconds[row]
 
     @property
     def count(self) -> int:
@@ -155,6 +185,8 @@ def test(run, dataset: SpikeData, rows: Rows, weights: list[str]) -> None:
     if not dataset.use_sharp:
         run.say("this data set has no sharp images: pictures are written, rows that need one have no figures")
     report = measure_rows(run.cfg, run.device, dataset, rows, folder / "imgs", lpips=run.lpips)
+    if run.rank > 0:
+        return
     for line in report.lines():
         run.say(line)
     run.say(
@@ -191,44 +223,56 @@ def measure_rows(
         samples: how many samples, spread evenly over the data set; 0 is all.
         lpips: the network of the metric 'lpips'.
     """
-    report = Report()
+    report, rank, world = Report(), distributed.rank(), distributed.world()
     chosen = range(len(dataset))
     if 0 < samples < len(dataset):
         chosen = [index * len(dataset) // samples for index in range(samples)]
-    source = loader(Subset(dataset, chosen), workers=cfg.workers)
-    hide = not sys.stderr.isatty()
-    for index, sample in enumerate(tqdm(source, desc="evaluate", unit="sample", leave=False, disable=hide)):
-        report.names.append(sample["name"][0])
-        sample = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in sample.items()}
-        pictures = []
-        with torch.inference_mode(), autocast(device, cfg.precision):
-            synchronize(device)
-            start = time.perf_counter()
-            for row in rows(sample):
-                synchronize(device)
-                report.seconds[row.name] = report.seconds.get(row.name, 0.0) + time.perf_counter() - start
-                columns = report.values.setdefault(row.name, {})
-                if row.target is not None:
-                    with torch.autocast(device.type, enabled=False):
-                        for metric in cfg.metrics:
-                            columns.setdefault(metric, []).append(measure(row, metric, cfg.metric_convention, lpips))
-                if index < cfg.eval_images:
-                    pictures.append((row, {metric: values[-1] for metric, values in columns.items()}))
-                start = time.perf_counter()
-        if pictures:
-            report.panels.append(save_pictures(pictures, sample, images, f"{prefix}_{index:04}"))
+    source = iter(loader(Subset(dataset, chosen[rank::world]), workers=cfg.workers))
+    hide = rank > 0 or not sys.stderr.isatty()
+    with tqdm(total=len(chosen), desc="evaluate", unit="sample", leave=False, disable=hide) as bar:
+        for first in range(0, len(chosen), world):  # a sample on each rank, as far as they go
+            own = None
+            if first + rank < len(chosen):
+                own = measure_sample(cfg, device, next(source), rows, first + rank < cfg.eval_images, lpips)
+            for index, sample in enumerate(distributed.gather(own), first):
+                if sample is not None:
+                    report.add(sample)
+                    if sample.pictures:
+                        report.panels.append(save_pictures(sample.pictures, images, f"{prefix}_{index:04}"))
+                    bar.update()
     return report
 
 
-def save_pictures(pictures: list, sample: dict, folder: Path, stem: str):
+def measure_sample(cfg, device: torch.device, sample: dict, rows: Rows, pictures: bool, lpips=None) -> Measured:
+    """Measure the rows of one sample, a batch of one; with ``pictures`` if asked. The rest is as above."""
+    measured, shown = Measured(sample["name"][0]), []
+    sample = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in sample.items()}
+    with torch.inference_mode(), autocast(device, cfg.precision):
+        synchronize(device)
+        start = time.perf_counter()
+        for row in rows(sample):
+            synchronize(device)
+            measured.seconds[row.name] = time.perf_counter() - start
+            values = measured.values[row.name] = {}
+            if row.target is not None:
+                with torch.autocast(device.type, enabled=False):
+                    for metric in cfg.metrics:
+                        values[metric] = measure(row, metric, cfg.metric_convention, lpips)
+            if pictures:
+                shown.append((row, row.name + (f"  {values['psnr']:.2f} dB" if "psnr" in values else "")))
+            start = time.perf_counter()
+    if pictures and "sharp" in sample:
+        shown.append((Row("Sharp", sample["sharp"], None, "sharp"), "Sharp"))
+    measured.pictures = [(row.kind, caption, to_uint8(row.prediction[0])) for row, caption in shown]
+    return measured
+
+
+def save_pictures(pictures: list[tuple], folder: Path, stem: str):
     """Write each picture under its official name and all of them side by side; returns the panel."""
-    if "sharp" in sample:
-        pictures = [*pictures, (Row("Sharp", sample["sharp"], None, "sharp"), {})]
     cells = []
-    for row, values in pictures:
-        image = to_uint8(row.prediction[0])
-        write_image(folder / f"{stem}_{row.kind}.png", image)
-        cells.append((image, row.name + (f"  {values['psnr']:.2f} dB" if "psnr" in values else "")))
+    for kind, caption, image in pictures:
+        write_image(folder / f"{stem}_{kind}.png", image)
+        cells.append((image, caption))
     panel = grid(cells, columns=len(cells) if len(cells) <= 4 else (len(cells) + 1) // 2)
     write_image(folder / f"{stem}_panel.png", panel)
     return panel

@@ -8,6 +8,9 @@
 Repeating the command continues where state.pth was written; what the logs hold beyond that point is cut off first,
 so that no step is logged twice and an interrupted run equals an undisturbed one. One folder holds one recipe; another
 one is refused. Nothing is deleted.
+
+Started by torchrun, all ranks train together (codes.distributed): ``--bs`` is each rank's, and a run with the same
+batch over all ranks is the same run. Rank 0 alone reads and writes the folder and prints.
 """
 
 import json
@@ -26,10 +29,10 @@ import yaml
 from torch import nn
 from tqdm import tqdm
 
-from codes import checkpoint
+from codes import checkpoint, distributed
 from codes.config import as_dict, recipe
 from codes.dataset import BatchPlan, SpikeData, loader
-from codes.device import autocast, choose_device, describe, place
+from codes.device import autocast, describe, place
 from codes.files import replacing
 from codes.metrics import lpips_network
 from codes.schedule import learning_rate
@@ -55,21 +58,31 @@ class Run:
     def __init__(self, cfg, name: str):
         self.cfg, self.name = cfg, name
         self.folder = Path(cfg.save_folder) / cfg.exp_name
-        self.device = choose_device(cfg.device)
+        self.device = distributed.local_device(cfg.device)
+        self.rank, self.world = 0, 1
         autocast(self.device, cfg.precision)  # refuses what cannot be, before anything is written
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=cfg.precision == "fp16")
         self.step_count = self.epoch = self.batch = self.total = 0
         self.seconds = 0.0  # spent in training, over all interruptions
         self.sums: dict[str, float] = {}
-        self.stopping = self.warned = self.done = False
+        self.share = 1.0  # this rank's part of the batch
+        self.stopping = self.stopped = self.warned = self.done = False
         self.board = self.bar = self.lock = None
         self.lpips = lpips_network("alex").to(self.device) if "lpips" in cfg.metrics else None
         torch.manual_seed(cfg.seed)
 
     def __enter__(self) -> "Run":
+        distributed.start(self.device)
+        self.rank, self.world = distributed.rank(), distributed.world()
         return self
 
-    def __exit__(self, *_error) -> None:
+    def __exit__(self, kind, *_error) -> None:
+        try:
+            self._close()
+        finally:
+            distributed.stop(failed=kind is not None and not self.stopped)
+
+    def _close(self) -> None:
         if self.bar is not None:
             self.bar.close()
         if self.board is not None:
@@ -95,7 +108,7 @@ class Run:
         dataset: SpikeData,
         official_lr: Callable[[int, int], float],
         steps_per_batch: int = 1,
-    ) -> None:
+    ) -> nn.Module:
         """Open the folder and continue what lies there, or start.
 
         Args:
@@ -103,32 +116,40 @@ class Run:
             dataset: the training split.
             official_lr: the rate of (step, epoch) under ``--lr_schedule official``.
             steps_per_batch: optimiser steps that the recipe makes of one batch.
+
+        Returns:
+            What to call in the training loop: the network, made to learn together with the other ranks.
         """
         cfg = self.cfg
         self.network, self.optimiser, self.dataset, self.official_lr = network, optimiser, dataset, official_lr
-        self.plan = BatchPlan(len(dataset), cfg.bs, cfg.seed)
+        self.plan = BatchPlan(len(dataset), cfg.bs * self.world, cfg.seed, rank=self.rank, world=self.world)
         self.total = cfg.max_steps or cfg.epochs * self.plan.batches * steps_per_batch
         self._open_folder()
         count = sum(p.numel() for p in network.parameters() if p.requires_grad)
         self.say(f"{type(network).__name__}: {count:,} parameters to train, {cfg.precision} on {describe(self.device)}")
         self.say(
-            f"data: {dataset.folder}, {len(dataset)} samples, split '{cfg.train_split}'; "
-            f"batches of {cfg.bs}, crop {cfg.roi_size}, {self.plan.batches} batches per epoch"
+            f"data: {dataset.folder}, {len(dataset)} samples, split '{cfg.train_split}'; batches of "
+            f"{batch_in_words(cfg.bs, self.world)}, crop {cfg.roi_size}, {self.plan.batches} batches per epoch"
         )
         self.say(f"output: {self.folder}; step {self.step_count} of {self.total}")
         self.done = self.done and self.finished
         if self.done:
             self.say("this run is finished; give more --epochs or --max_steps to go on, or --overwrite to start anew")
-            return
+            return network
         self._open_logs()
         self.plan.first_epoch, self.plan.first_batch = self.epoch, self.batch
         pin = self.device.type == "cuda"
         self._source = iter(loader(dataset, self.plan, cfg.workers, pin))
         self.bar = tqdm(
-            total=self.total, initial=self.step_count, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty()
+            total=self.total,
+            initial=self.step_count,
+            unit="step",
+            dynamic_ncols=True,
+            disable=self.rank > 0 or not sys.stderr.isatty(),
         )
         self._clock = self._printed = time.monotonic()
         self._first = self.step_count, self.seconds
+        return distributed.wrap(network, self.device)
 
     @property
     def finished(self) -> bool:
@@ -152,18 +173,20 @@ class Run:
         """The batches of the epoch that remain, on the run's device; also where a run is saved and stopped."""
         while self.batch < self.plan.batches and not self.finished:
             batch = next(self._source)
+            self.share = self.plan.share(self.batch)
             yield {
                 key: value.to(self.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
                 for key, value in batch.items()
             }
             self.batch += 1
-            if self.stopping:
+            if distributed.any_rank(self.stopping):
                 self._save_state()
                 self._save_weights("last")
                 self.say(
                     f"stopped at step {self.step_count}; the same command goes on; "
                     f"weights: {self._weights_path('last')}"
                 )
+                self.stopped = True
                 raise KeyboardInterrupt
             if time.monotonic() - self._saved >= self.cfg.state_every:
                 self._save_state()
@@ -171,10 +194,15 @@ class Run:
     def step(self, loss: torch.Tensor, **parts: torch.Tensor) -> None:
         """One optimiser step down the gradient of ``loss``; ``parts`` are logged beside it.
 
+        Each must be a mean over the samples of this rank's batch; what is followed and logged is the mean over all.
+
         Raises:
             ValueError: the loss is not finite.
         """
         values = {"loss": loss.item(), **{key: value.item() for key, value in parts.items()}}
+        if self.world > 1:
+            values = distributed.mean(values, self.share)
+            loss = loss * (self.share * self.world)  # whose mean over ranks is the mean over samples
         if not math.isfinite(values["loss"]):
             raise ValueError(
                 f"the loss is {values['loss']} at step {self.step_count}; the last saved state is intact in "
@@ -231,6 +259,8 @@ class Run:
         Args:
             report: a :class:`codes.evaluate.Report`.
         """
+        if self.rank > 0:
+            return
         self.say(
             f"epoch {self.epoch}, step {self.step_count}: {report.count} samples, {report.milliseconds:.0f} ms each"
         )
@@ -244,7 +274,9 @@ class Run:
             self.board.add_image(f"sample/{index}", panel[..., ::-1], self.step_count, dataformats="HWC")
 
     def say(self, text: str) -> None:
-        """Print a line, and keep it in results.txt once the folder is open."""
+        """Print a line, and keep it in results.txt once the folder is open; rank 0 alone."""
+        if self.rank > 0:
+            return
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
         if self._log_open:
@@ -277,6 +309,26 @@ class Run:
         self.lock = lock
 
     def _open_folder(self) -> None:
+        state = distributed.broadcast(self._claim_folder() if self.rank == 0 else None)
+        if state is None:
+            return
+        self.network.load_state_dict(state["weights"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"])
+        self.step_count, self.epoch, self.batch = (state[key] for key in ("step", "epoch", "batch"))
+        self.sums, self.seconds, self.done = state["sums"], state["seconds"], state["done"]
+        self._saved = time.monotonic()
+        if self.rank > 0:
+            return
+        for name in LOGS:
+            with open(self.folder / name, "a+b") as file:
+                file.truncate(min(state["logs"][name], file.tell()))
+        if not (self.done and self.finished):
+            self._write_description()
+
+    def _claim_folder(self) -> dict | None:
+        """Lock the folder and read the state in it; a new folder is begun instead, and has none."""
         state_path = self.folder / "ckpts" / "state.pth"
         self._lock_folder()
         if self.cfg.overwrite and any(path.name != ".lock" for path in self.folder.iterdir()):
@@ -288,18 +340,21 @@ class Run:
         if not state_path.exists():
             self._write_description()
             self._save_state()
-            return
+            return None
         state = checkpoint.read(state_path)
         if not isinstance(state, dict) or "recipe" not in state or "done" not in state:
             raise ValueError(
                 f"{state_path} is no training state of this program; "
                 "remove it, choose another --exp_name, or --overwrite"
             )
-        own = recipe(self.cfg)
+        own = self._recipe()
         for key in own:
-            if state["recipe"].get(key) != own[key]:
+            if (other := state["recipe"].get(key)) != own[key]:
+                now = own[key]
+                if key == "bs" and (ranks := state.get("ranks", 1), self.world) != (1, 1):
+                    other, now = batch_in_words(other // ranks, ranks), batch_in_words(self.cfg.bs, self.world)
                 raise ValueError(
-                    f"{self.folder} holds a run with --{key} {state['recipe'].get(key)}, not {own[key]}; "
+                    f"{self.folder} holds a run with --{key} {other}, not {now}; "
                     "choose another --exp_name, the same options, or --overwrite to start anew (the old run is kept)"
                 )
         if state["samples"] != len(self.dataset):
@@ -307,20 +362,15 @@ class Run:
                 f"{self.folder} holds a run on {state['samples']} samples, but the data set has {len(self.dataset)}; "
                 "choose another --exp_name or --overwrite"
             )
-        self.network.load_state_dict(state["weights"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"])
-        self.step_count, self.epoch, self.batch = (state[key] for key in ("step", "epoch", "batch"))
-        self.sums, self.seconds, self.done = state["sums"], state["seconds"], state["done"]
-        for name in LOGS:
-            with open(self.folder / name, "a+b") as file:
-                file.truncate(min(state["logs"][name], file.tell()))
-        if not (self.done and self.finished):
-            self._write_description()
-        self._saved = time.monotonic()
+        return state
+
+    def _recipe(self) -> dict:
+        """What shapes the weights; ``bs`` is the batch over all ranks, however many they are."""
+        return {**recipe(self.cfg), "bs": self.cfg.bs * self.world}
 
     def _open_logs(self) -> None:
+        if self.rank > 0:
+            return
         from torch.utils.tensorboard import SummaryWriter  # takes a second: not for every import
 
         self._log_open = True
@@ -335,10 +385,13 @@ class Run:
             path.write_text("".join(f"{key}: {value}\n" for key, value in values.items()), encoding="utf-8")
 
     def _save_state(self) -> None:
+        if self.rank > 0:
+            return
         lengths = {name: path.stat().st_size if (path := self.folder / name).exists() else 0 for name in LOGS}
         checkpoint.save(
             {
-                "recipe": recipe(self.cfg),
+                "recipe": self._recipe(),
+                "ranks": self.world,
                 "samples": len(self.dataset),
                 "weights": self.network.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
@@ -360,6 +413,8 @@ class Run:
         return self.folder / "ckpts" / f"{self.name}_{label}.pth"
 
     def _save_weights(self, label) -> None:
+        if self.rank > 0:
+            return
         state = {key: value.detach().cpu().contiguous() for key, value in self.network.state_dict().items()}
         checkpoint.save(state, self._weights_path(label))
 
@@ -383,6 +438,8 @@ class Run:
         steps = self.sums.pop("steps")
         means = {key: value / steps for key, value in self.sums.items()}
         self.sums = {}
+        if self.rank > 0:
+            return
         place = {"step": self.step_count, "epoch": self.epoch, "seconds": round(self.seconds, 1)}
         self._record({"kind": "train", **place, "lr": rate, **means})
         for key, value in {**means, "lr": rate}.items():
@@ -407,7 +464,14 @@ class Run:
         if self.stopping:
             raise KeyboardInterrupt
         self.stopping = True
+        if self.world > 1:  # decided together, and torchrun sends the signal also when another rank has failed
+            return
         print("\nstopping after this batch (once more: at once)", file=sys.stderr, flush=True)
+
+
+def batch_in_words(size: int, ranks: int) -> str:
+    """'4', or '4 on each of 2 ranks'."""
+    return f"{size} on each of {ranks} ranks" if ranks > 1 else str(size)
 
 
 def provenance() -> list[str]:

@@ -54,8 +54,8 @@ def rnd(*shape):
     return torch.from_numpy(np.random.default_rng(0).random(shape).astype(np.float32))
 
 
-def call(script, *argv, code=0):
-    """Run a script in this process, which saves the seconds that importing torch takes; returns (stdout, stderr)."""
+def run_script(script, *argv):
+    """Run a script in this process, which saves the seconds that importing torch takes; (exit code, stdout, stderr)."""
     out, err = io.StringIO(), io.StringIO()
     before = sys.argv
     sys.argv = [str(ROOT / script), *map(str, argv)]
@@ -67,8 +67,14 @@ def call(script, *argv, code=0):
         ended = stop.code or 0
     finally:
         sys.argv = before
-    assert ended == code, out.getvalue() + err.getvalue()
-    return out.getvalue(), err.getvalue()
+    return ended, out.getvalue(), err.getvalue()
+
+
+def call(script, *argv, code=0):
+    """Run a script in this process, which must end with the exit code ``code``; returns (stdout, stderr)."""
+    ended, out, err = run_script(script, *argv)
+    assert ended == code, out + err
+    return out, err
 
 
 def refused(script, *argv):

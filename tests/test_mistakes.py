@@ -72,9 +72,13 @@ def test_vgg_that_cannot_be_had(tiny, tmp_path, monkeypatch):
 
 
 def test_a_png_that_breaks_in_a_loader_process(copy, tmp_path):
+    """As a process of its own, which must also end."""
     sorted(copy.glob("train/blur_data/*/*.png"))[2].write_bytes(b"no image")
     argv = options("train_sr.py", copy, tmp_path / "exp", "--max_steps", 9, "--eval_every", 0, "--workers", 1)
-    assert "000019.png is no image that can be decoded" in refused("train_sr.py", *argv)
+    command = list(map(str, [sys.executable, ROOT / "train_sr.py", *argv]))
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert "000019.png is no image that can be decoded" in result.stderr
 
 
 def test_unwritable_output(tiny, tmp_path):

@@ -88,6 +88,9 @@ class Config(EvalConfig):
         300.0, "*seconds between saved training states, from which a killed run goes on", low=0, recipe=False
     )
     log_every: int = option(10, "*steps between lines in metrics.jsonl and TensorBoard", low=1, recipe=False)
+    compile: bool = option(
+        False, "*torch.compile the network that is trained; where that fails, go on without", recipe=False
+    )
     overwrite: bool = option(False, "*start anew; the earlier run folder is kept under another name", recipe=False)
 
 

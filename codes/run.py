@@ -32,7 +32,7 @@ from tqdm import tqdm
 from codes import checkpoint, distributed
 from codes.config import as_dict, recipe
 from codes.dataset import BatchPlan, SpikeData, loader
-from codes.device import autocast, describe, place
+from codes.device import autocast, compiled, describe, place
 from codes.files import replacing
 from codes.metrics import lpips_network
 from codes.schedule import learning_rate
@@ -118,7 +118,8 @@ class Run:
             steps_per_batch: optimiser steps that the recipe makes of one batch.
 
         Returns:
-            What to call in the training loop: the network, made to learn together with the other ranks.
+            What to call in the training loop: the network, made to learn together with the other ranks, and compiled
+            with ``--compile``.
         """
         cfg = self.cfg
         self.network, self.optimiser, self.dataset, self.official_lr = network, optimiser, dataset, official_lr
@@ -149,7 +150,8 @@ class Run:
         )
         self._clock = self._printed = time.monotonic()
         self._first = self.step_count, self.seconds
-        return distributed.wrap(network, self.device)
+        net = distributed.wrap(network, self.device)
+        return compiled(net, self.say) if cfg.compile else net
 
     @property
     def finished(self) -> bool:

@@ -147,7 +147,6 @@ class Bench:
             spikes = textbook.simulate(self.frames, rng.random((h, w), np.float32))
             textbook.write_dat(self.folder / "naive.dat", textbook.add_noise(spikes, rng))
 
-        sizes = f"crop {self.crop} of {self.height}x{self.width}"
         return [
             Line(
                 f".dat decode {frames}x{h}x{w}",

@@ -50,8 +50,8 @@ class ResBlock(nn.Module):
 class Tail(nn.Sequential):
     """Enlarges x4: conv, PixelShuffle, conv, PixelShuffle, conv, computed as the one convolution that they are."""
 
-    STRIP = 3
-    """TFP pixels from the border that make the outermost one right by the long way."""
+    STRIP, SMALLEST = 3, 24
+    """TFP pixels from the border that make the outermost one right by the long way; sides from which it is longer."""
 
     def __init__(self, features: int, color_num: int):
         upsample = nn.Sequential(
@@ -63,11 +63,11 @@ class Tail(nn.Sequential):
         super().__init__(upsample, nn.Conv2d(features, color_num, 3, padding=1))
 
     def forward(self, x: torch.Tensor, joined: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
-        """``(B, features, h, w)`` to ``(B, color_num, 4h, 4w)``; ``joined`` is what :meth:`joined` returns."""
-        strip = self.STRIP
-        if min(x.shape[-2:]) < 2 * strip:
+        """``(B, features, h, w)`` to ``(B, color_num, 4h, 4w)``; ``joined`` is what :meth:`joined` returned."""
+        if joined is None:
             return self.step_by_step(x)
-        inner = F.pixel_shuffle(F.conv2d(x, *(joined or self.joined()), padding=1), 4)
+        strip = self.STRIP
+        inner = F.pixel_shuffle(F.conv2d(x, *joined, padding=1), 4)
         left, right = (self.step_by_step(part) for part in (x[..., :strip], x[..., -strip:]))
         top, bottom = (self.step_by_step(part) for part in (x[..., :strip, :], x[..., -strip:, :]))
         inner = torch.cat([left[..., 4:-4, :4], inner, right[..., 4:-4, -4:]], dim=-1)
@@ -132,11 +132,11 @@ class EDSR(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Enlarge ``x`` ``(B, color_num, h, w)`` to ``(B, color_num, 4h, 4w)``."""
-        joined = self.tail.joined()
+        joined = self.tail.joined() if min(x.shape[-2:]) >= Tail.SMALLEST else None
         if x.device.type == "cpu":  # one by one, tensors stay small enough to be used again
             return torch.cat([self._enlarge(one, joined) for one in x.split(1)])
         return self._enlarge(x, joined)
 
-    def _enlarge(self, x: torch.Tensor, joined: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    def _enlarge(self, x: torch.Tensor, joined) -> torch.Tensor:
         x = self.head(self.sub_mean(x))
         return self.add_mean(self.tail(self.body(x).add_(x), joined))

@@ -22,8 +22,13 @@ NEGATIVE_SLOPE = 0.1
 REACH_UP, REACH_ASIDE = 76, 36
 """How far the U-Net sees: 73 rows up and 33 columns to each side, in multiples of its coarsest pixel."""
 
-ROWS = 24
-"""Rows that go through the 1x1 convolutions at once."""
+PIECE = 2**22
+"""Numbers in the largest tensor on a CPU, 16 MB: small enough to stay near the caches and to be used again."""
+
+
+def pieces(x: torch.Tensor, numbers: int, total: int) -> int:
+    """How many of ``total`` parts to compute at once, each with a tensor of so many ``numbers``; on a GPU all."""
+    return max(1, PIECE // numbers) if x.device.type == "cpu" else total
 
 
 class ShiftConv(nn.Module):
@@ -70,10 +75,14 @@ class _HalfPlane(torch.autograd.Function):
         g = y.new_empty(batch, height + 2, width, channels).permute(0, 3, 1, 2)
         g[:, :, height:] = 0
         torch.ops.aten.leaky_relu_backward.grad_input(gradient, y, NEGATIVE_SLOPE, True, grad_input=g[:, :, :height])
-        need = (*ctx.needs_input_grad, False)
-        gx, gw, _ = torch.ops.aten.convolution_backward(
-            g, x, weight, None, (1, 1), (2, 1), (1, 1), False, (0, 0), 1, need
-        )
+        gx = gw = None
+        if ctx.needs_input_grad[0]:
+            gx = _convolution_backward(g, x, weight, 2, (True, False, False))[0]
+        if ctx.needs_input_grad[1]:
+            # With a padding of 1, one row later: oneDNN is three times as slow with 2. The first row is left over.
+            gw = _convolution_backward(g[:, :, 1:-1], x, weight, 1, (False, True, False))[1]
+            shifted = F.pad(x[:, :, 0], (1, 1)).unfold(2, width, 1)  # (B, C, 3, w)
+            gw[:, :, 2] += torch.einsum("bow,bckw->ock", g[:, :, 0], shifted)
         columns = torch.stack([g[:, :, :height, side].transpose(1, 2).flatten(0, 1) for side in (0, -1)])
         if gw is not None:
             by_side = torch.bmm(_column_rows(x).transpose(1, 2), columns)
@@ -88,6 +97,13 @@ class _HalfPlane(torch.autograd.Function):
                 column[..., :-1] += taps[1][..., 1:]
                 column[..., :-2] += taps[0][..., 2:]
         return gx, gw
+
+
+def _convolution_backward(gradient, x, weight, rows: int, mask) -> tuple:
+    """torch's gradient of a 3x3 convolution with ``rows`` of zeros above and below, one column on the sides."""
+    return torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, (1, 1), (rows, 1), (1, 1), False, (0, 0), 1, mask
+    )
 
 
 def _column_rows(x: torch.Tensor) -> torch.Tensor:
@@ -189,8 +205,6 @@ class BSN(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Denoise ``x`` ``(B, n_channels, h, w)``; both sides at least 4. Returns ``(B, n_output, h, w)``."""
-        if len(x) > 1 and x.device.type == "cpu":  # one by one, tensors stay small enough to be used again
-            return torch.cat([self(one) for one in x.split(1)])
         height, width = x.shape[-2:]
         side = max(height, width)
         if height < side:
@@ -200,23 +214,31 @@ class BSN(nn.Module):
         top, left = (side - height) // 2, (side - width) // 2
         bottom, right = side - top - height, side - left - width
         # What of the rotated square is wanted: rows from, rows to, columns from, columns to.
-        wanted = (
+        boxes = (
             (top, side - bottom, left, side - right),
             (left, side - right, bottom, side - top),
             (bottom, side - top, right, side - left),
             (right, side - left, top, side - bottom),
         )
-        parts = [rotate(self._look_up(rotate(x, quarter), *wanted[quarter]), -quarter) for quarter in range(4)]
-        strips = zip(*(part.split(ROWS, -2) for part in parts), strict=True)
+        looks = [rotate(x, quarter) for quarter in range(4)]
+        if height == width:
+            parts = self._look_up(torch.cat(looks), *boxes[0]).chunk(4)
+        else:
+            parts = [self._look_up(look, *box) for look, box in zip(looks, boxes, strict=True)]
+        parts = [rotate(part, -quarter) for quarter, part in enumerate(parts)]
+        rows = pieces(parts[0], 384 * len(x) * width, height)
+        strips = zip(*(part.split(rows, -2) for part in parts), strict=True)
         return torch.cat([self._join(strip) for strip in strips], dim=-2)
 
     def _look_up(self, x: torch.Tensor, top: int, bottom: int, left: int, right: int) -> torch.Tensor:
         """The U-Net's features of the box, each of the rows above it alone; the network sees no more than it needs."""
         above, before = max(0, top - REACH_UP) // 4 * 4, max(0, left - REACH_ASIDE) // 4 * 4
         x = x[..., above : -(-bottom // 4) * 4, before : -(-(right + REACH_ASIDE) // 4) * 4]
-        x = self.unet(x.contiguous(memory_format=torch.channels_last))
-        x = F.pad(x, (0, 0, 1, -1))  # opens the blind spot
-        return x[..., top - above : bottom - above, left - before : right - before]
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = torch.cat([self.unet(piece) for piece in x.split(pieces(x, 96 * x[0].numel(), len(x)))])
+        # One row down, which opens the blind spot.
+        x = x[..., max(0, top - above - 1) : bottom - above - 1, left - before : right - before]
+        return F.pad(x, (0, 0, 1, 0)) if top == above else x
 
     def _join(self, parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """The 1x1 convolutions over the four looks at some rows."""

@@ -296,10 +296,11 @@ class Run:
                 "remove it, choose another --exp_name, or --overwrite"
             )
         own = recipe(self.cfg)
+        before = recipe(type(self.cfg)()) | state["recipe"]  # an option that came later had its default
         for key in own:
-            if state["recipe"].get(key) != own[key]:
+            if before[key] != own[key]:
                 raise ValueError(
-                    f"{self.folder} holds a run with --{key} {state['recipe'].get(key)}, not {own[key]}; "
+                    f"{self.folder} holds a run with --{key} {before[key]}, not {own[key]}; "
                     "choose another --exp_name, the same options, or --overwrite to start anew (the old run is kept)"
                 )
         if state["samples"] != len(self.dataset):

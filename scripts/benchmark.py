@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -171,12 +172,22 @@ def make_lines(device: torch.device, quick: bool, folder: Path) -> list[Line]:
         write_image(split / kind / "s" / "1.png", photo)
     dat = split / "spike_data" / "s" / "1.dat"
     data = SpikeData(folder, "GOPRO", "train", use_roi=True, roi_size=crop)
+    cached_data = SpikeData(folder, "GOPRO", "train", use_roi=True, roi_size=crop, cache=folder / "cache")
     cut_rng = np.random.default_rng((0, 0, 0))
     top, left = (int(cut_rng.integers((extent - crop) // 4 + 1)) * 4 for extent in (height, width))
 
-    def sample():
-        item = data[0]
-        return torch.cat([item["blur"].flatten(), item["spike"].flatten().float()])
+    def samples(load):
+        """Eight in a row, as a loader does it, so that its memory is warm."""
+
+        def run():
+            for _ in range(8):
+                item = load()
+            return item
+
+        return run
+
+    def textbook():
+        return naive_sample(split, "s/1", top, left, crop)[:2]
 
     def simulated():
         write_dat(folder / "fast.dat", spikes_from_frames(frames, 0))
@@ -212,10 +223,13 @@ def make_lines(device: torch.device, quick: bool, folder: Path) -> list[Line]:
     def sr_loss(network):
         return lambda: F.mse_loss(network(tfp(spike, EXPOSURE.centre, 97)), grey(blur))
 
-    def ldn_loss(distance):
+    def ldn_loss(distance, cached=False):
+        kept = teacher.textures(spike, instants).half() if cached else None
+
         def run():
             students = ldn(blur, spike_windows(spike, instants, 21))
-            return distance(students, teacher(blur, spike, instants)) + 100 * reblur_loss(students, blur)
+            labels = teacher.labels(blur, kept) if cached else teacher(blur, spike, instants)
+            return distance(students, labels) + 100 * reblur_loss(students, blur)
 
         return run
 
@@ -264,9 +278,14 @@ def make_lines(device: torch.device, quick: bool, folder: Path) -> list[Line]:
     return [
         Line(f".dat decode {EXPOSURE.total}x{h}x{w}", lambda: read_dat(dat, h, w), lambda: naive_read_dat(dat, h, w)),
         Line(
-            f"training sample, crop {crop} of {height}x{width}",
-            sample,
-            lambda: torch.cat([x.flatten() for x in naive_sample(split, "s/1", top, left, crop)[:2]]),
+            f"8 training samples, crop {crop} of {height}x{width}",
+            samples(lambda: itemgetter("blur", "spike")(data[0])),
+            samples(textbook),
+        ),
+        Line(
+            "8 training samples from --cache",
+            samples(lambda: itemgetter("blur", "spike")(cached_data[0])),
+            samples(textbook),
         ),
         Line(
             "sensor, noise-free",
@@ -281,6 +300,13 @@ def make_lines(device: torch.device, quick: bool, folder: Path) -> list[Line]:
             step(ldn, ldn_loss(ssim)),
             step(nldn, naive_ldn_loss(ssim)),
             student_macs + teacher_macs,
+            1e-2,
+        ),
+        Line(
+            "LDN step, SSIM, --teacher_cache",
+            step(ldn, ldn_loss(ssim, cached=True)),
+            step(nldn, naive_ldn_loss(ssim)),
+            student_macs,
             1e-2,
         ),
         Line(
@@ -317,13 +343,17 @@ def timed(run: Callable, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
+def flat(result) -> torch.Tensor:
+    """A tensor, an array, or several of them, as one row of float64."""
+    parts = result if isinstance(result, tuple | list) else [result]
+    return torch.cat([torch.as_tensor(part).detach().cpu().double().flatten() for part in parts])
+
+
 def measure(line: Line, device: torch.device, repeats: int) -> tuple[float, float]:
     """Median seconds of the fast and of the naive way, in alternation, after a check that they agree."""
     results = [run() for run in (line.fast, line.naive)]
     if results[0] is not None and results[1] is not None:
-        first, second = (
-            torch.as_tensor(np.asarray(x.cpu() if torch.is_tensor(x) else x), dtype=torch.float64) for x in results
-        )
+        first, second = (flat(result) for result in results)
         gap = (first - second).abs().max().item()
         scale = max(second.abs().max().item(), 1.0)
         if gap > line.tolerance * scale:

@@ -43,7 +43,8 @@ class BSNConfig(Config):
 def main() -> None:
     """Train, or evaluate with ``--test_mode``."""
     cfg = parse_config(BSNConfig, description=__doc__)
-    data = {"spike_full": cfg.spike_full, "use_small": cfg.use_small, "vth": cfg.vth, "size": (cfg.height, cfg.width)}
+    data = {"use_small": cfg.use_small, "vth": cfg.vth, "cache": cfg.cache}
+    data |= {"spike_full": cfg.spike_full, "size": (cfg.height, cfg.width)}
     with Run(cfg, "BSN") as run:
         bsn = run.place(BSN(n_channels=1, n_output=1))
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from codes import distributed
+from codes.cache import ArrayCache
 from codes.image import read_image, to_float
 from codes.spike import EXPOSURE, count_frames, frame_bytes, read_dat
 
@@ -50,6 +51,12 @@ class SpikeData(torch.utils.data.Dataset):
         vth: firing threshold in the paper's unit: the folder spike_data_vth2 for 2; 0, or 1 where there is no
             spike_data_vth1, is spike_data.
         size: (height, width) that the images must have; 0 is any.
+        cache: folder that keeps the decoded images from their first use on (:mod:`codes.cache`); '' is none. The
+            samples are the same bit for bit.
+
+    Attributes:
+        textures: where whole-frame textures of the teacher lie (:mod:`codes.textures`), if anywhere; a sample then
+            has ``textures`` float16 ``(1 + M, H, W)``, cropped like ``blur``.
 
     Raises:
         OSError: the folder is missing or holds no sample; says what was looked for and where.
@@ -70,6 +77,7 @@ class SpikeData(torch.utils.data.Dataset):
         seed: int = 0,
         vth: float = 0.0,
         size: tuple[int, int] = (0, 0),
+        cache="",
     ):
         if data_type not in ("GOPRO", "real"):
             raise ValueError(f"data_type '{data_type}'; expected 'GOPRO' or 'real'")
@@ -78,6 +86,8 @@ class SpikeData(torch.utils.data.Dataset):
         self.scale = 1 if spike_full else SCALE
         self.use_roi, self.roi_size, self.seed, self.size = use_roi, roi_size, seed, size
         self.use_sharp = use_sharp and data_type == "GOPRO"
+        self.cache = ArrayCache(Path(cache)) if cache else None
+        self.textures: ArrayCache | None = None
         self.folder = self._split_folder(Path(root_dir), data_type, stage)
         spike_folder = self.folder / ("spike_full" if spike_full else "spike_data")
         named = spike_folder.with_name(f"{spike_folder.name}_vth{vth:g}")
@@ -102,7 +112,7 @@ class SpikeData(torch.utils.data.Dataset):
         lengths = [path.stat().st_size for path in self.spike_paths]
         for index, length in enumerate(lengths):
             if index == 0 or length != lengths[0]:
-                self._read(index, 0)
+                self[index]
 
     @staticmethod
     def _split_folder(root: Path, data_type: str, stage: str) -> Path:
@@ -136,12 +146,24 @@ class SpikeData(torch.utils.data.Dataset):
         return len(self.spike_paths)
 
     def __getitem__(self, item) -> dict:
-        return self._read(*item) if isinstance(item, tuple) else self._read(item, 0)
+        index, epoch = item if isinstance(item, tuple) else (item, 0)
+        return self._read(index, epoch, self.roi_size if self.use_roi else 0)
 
-    def _read(self, index: int, epoch: int) -> dict:
+    def whole(self, index: int) -> dict:
+        """A sample in whole frames, without textures, whether the data set crops or not."""
+        return self._read(index, 0, 0)
+
+    def _image(self, path: Path) -> np.ndarray:
+        """An image as uint8 ``(H, W, 3)``, from the cache if there is one."""
+        if self.cache is None:
+            return read_image(path)
+        planes = self.cache.get(path, lambda: np.ascontiguousarray(read_image(path).transpose(2, 0, 1)))
+        return planes.transpose(1, 2, 0)
+
+    def _read(self, index: int, epoch: int, side: int) -> dict:
         spike_path, blur_path = self.spike_paths[index], self.blur_paths[index]
         name = self._name(spike_path)
-        blur = read_image(blur_path)
+        blur = self._image(blur_path)
         height, width = blur.shape[:2]
         if height % SCALE or width % SCALE:
             raise ValueError(
@@ -161,11 +183,9 @@ class SpikeData(torch.utils.data.Dataset):
                 f"{spike_size[0]}x{spike_size[1]} (the image {height}x{width} / {self.scale}) are "
                 f"{EXPOSURE.total * frame_bytes(*spike_size)}: truncated, or not made for this image"
             )
-        spike = read_dat(spike_path, *spike_size)
         sample = {"name": name}
         rows = columns = spike_rows = spike_columns = slice(None)
-        if self.use_roi:
-            side = self.roi_size
+        if side:
             if side > min(height, width):
                 raise ValueError(
                     f"--roi_size {side} is larger than the image {blur_path} ({height}x{width}); "
@@ -178,9 +198,16 @@ class SpikeData(torch.utils.data.Dataset):
                 slice(cut.start // self.scale, cut.stop // self.scale) for cut in (rows, columns)
             )
         sample["blur"] = torch.from_numpy(to_float(blur[rows, columns]))
-        sample["spike"] = torch.from_numpy(np.ascontiguousarray(spike[:, spike_rows, spike_columns]))
+        sample["spike"] = torch.from_numpy(read_dat(spike_path, *spike_size, spike_rows, spike_columns))
+        if self.textures and side:
+            textures = self.textures.read(spike_path)
+            if textures is None or textures.shape[1:] != (height, width):
+                raise ValueError(
+                    f"{self.textures.folder} has no textures of {spike_path} as it is now; the same command makes them"
+                )
+            sample["textures"] = torch.from_numpy(textures[:, rows, columns].copy())
         if self.use_sharp:
-            sharp = read_image(self.sharp_paths[index])
+            sharp = self._image(self.sharp_paths[index])
             if sharp.shape != blur.shape:
                 raise ValueError(
                     f"{self.sharp_paths[index]} is {sharp.shape[0]}x{sharp.shape[1]}, its blurry image {height}x{width}"

@@ -41,7 +41,7 @@ def read_image(path) -> np.ndarray:
 
 def to_float(image: np.ndarray) -> np.ndarray:
     """uint8 ``(H, W, C)`` to float32 ``(C, H, W)`` in [0, 1]."""
-    return np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
+    return np.divide(np.ascontiguousarray(image.transpose(2, 0, 1)), np.float32(255), dtype=np.float32)
 
 
 def to_uint8(image) -> np.ndarray:

@@ -350,8 +350,9 @@ class Run:
                 "remove it, choose another --exp_name, or --overwrite"
             )
         own = self._recipe()
+        before = recipe(type(self.cfg)()) | state["recipe"]  # an option that came later had its default
         for key in own:
-            if (other := state["recipe"].get(key)) != own[key]:
+            if (other := before[key]) != own[key]:
                 now = own[key]
                 if key == "bs" and (ranks := state.get("ranks", 1), self.world) != (1, 1):
                     other, now = batch_in_words(other // ranks, ranks), batch_in_words(self.cfg.bs, self.world)

@@ -85,8 +85,18 @@ class Teacher(nn.Module):
         return self.enlarge(self.denoised(spike, instant)).clamp(0, 1)
 
     @torch.no_grad()
+    def textures(self, spike: torch.Tensor, instants: Sequence[int]) -> torch.Tensor:
+        """E_long, then E_short(t) at M instants: ``(B, 1 + M, 4h, 4w)`` in [0, 1] of ``spike`` ``(B, T, h, w)``."""
+        return torch.cat([self.long(spike), *(self.short(spike, instant) for instant in instants)], dim=1)
+
+    @staticmethod
+    def labels(blur: torch.Tensor, textures: torch.Tensor) -> torch.Tensor:
+        """Pseudo-labels ``(B, M, 3, H, W)`` of ``blur`` ``(B, 3, H, W)`` and what :meth:`textures` returned."""
+        return sdm(blur[:, None], textures[:, :1, None], textures[:, 1:, None])
+
+    @torch.no_grad()
     def forward(self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int]) -> torch.Tensor:
-        """Pseudo-labels at several instants.
+        """Pseudo-labels at several instants: :meth:`labels` of :meth:`textures`.
 
         Args:
             blur: ``(B, 3, H, W)``, B,G,R in [0, 1].
@@ -96,8 +106,7 @@ class Teacher(nn.Module):
         Returns:
             ``(B, M, 3, H, W)`` in [0, 1] for M instants.
         """
-        tfp_long = self.long(spike)
-        return torch.stack([sdm(blur, tfp_long, self.short(spike, instant)) for instant in instants], dim=1)
+        return self.labels(blur, self.textures(spike, instants))
 
 
 class Enlarge(nn.Module):
@@ -108,6 +117,10 @@ class Enlarge(nn.Module):
         if mode not in ("nearest", "bilinear"):
             raise ValueError(f"enlarging '{mode}'; expected 'nearest' or 'bilinear'")
         self.mode, self.scale = mode, scale
+
+    def extra_repr(self) -> str:
+        """The settings, for ``str()``."""
+        return f"{self.mode}, x{self.scale}"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, C, h, w)`` to ``(B, C, 4h, 4w)``; bilinear has half-pixel centres."""

@@ -81,8 +81,8 @@ def frame_bytes(height: int, width: int) -> int:
     return (height * width + 7) // 8
 
 
-def read_dat(path, height: int, width: int) -> np.ndarray:
-    """Read a .dat spike file.
+def read_dat(path, height: int, width: int, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
+    """Read a .dat spike file, or a cut-out of it, for which no more than its own bytes are unpacked.
 
     Frames follow one another. Within a byte the first pixel is the least significant bit, pixels run
     row by row, and the rows of a frame are stored bottom-up. Each frame starts on a whole byte: where
@@ -91,9 +91,10 @@ def read_dat(path, height: int, width: int) -> np.ndarray:
     Args:
         path: the file.
         height, width: size of a frame in pixels.
+        rows, columns: the cut-out, in pixels, without a step; row 0 is the top.
 
     Returns:
-        uint8 array ``(T, height, width)`` of zeros and ones, top row first.
+        uint8 array ``(T, height, width)`` of zeros and ones, top row first; of the cut-out, its rows and columns.
 
     Raises:
         OSError: the file cannot be read.
@@ -101,15 +102,25 @@ def read_dat(path, height: int, width: int) -> np.ndarray:
     """
     if height < 1 or width < 1:
         raise ValueError(f"a spike frame of {height}x{width} pixels cannot be; both sides must be at least 1")
-    packed = np.fromfile(path, dtype=np.uint8)
-    size = frame_bytes(height, width)
-    if packed.size == 0 or packed.size % size:
+    frames, size = count_frames(path, height, width), frame_bytes(height, width)
+    if frames == 0:
         raise ValueError(
-            f"{path} holds {packed.size} bytes, not a whole number of {height}x{width} spike frames "
+            f"{path} holds {Path(path).stat().st_size} bytes, not a whole number of {height}x{width} spike frames "
             f"({size} bytes each); the file is truncated or its frames have another size"
         )
-    bits = np.unpackbits(packed.reshape(-1, size), axis=1, count=height * width, bitorder="little")
-    return np.ascontiguousarray(bits.reshape(-1, height, width)[:, ::-1])
+    top, bottom, _ = rows.indices(height)
+    left, right, _ = columns.indices(width)
+    packed = np.memmap(path, np.uint8, "r", shape=(frames, size)).view(np.ndarray)
+    if width % 8 == 0:  # each row starts on a whole byte
+        first, last = left // 8, -(-right // 8)
+        packed = packed.reshape(frames, height, width // 8)[:, height - bottom : height - top, first:last]
+        bits = np.unpackbits(packed[:, ::-1], axis=2, bitorder="little")[..., left - 8 * first : right - 8 * first]
+    else:
+        first, last = (height - bottom) * width, (height - top) * width
+        bits = np.unpackbits(packed[:, first // 8 : -(-last // 8)], axis=1, bitorder="little")
+        bits = bits[:, first % 8 : first % 8 + last - first].reshape(frames, bottom - top, width)
+        bits = bits[:, ::-1, left:right]
+    return np.ascontiguousarray(bits)
 
 
 def write_dat(path, spikes: np.ndarray) -> None:

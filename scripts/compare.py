@@ -164,7 +164,8 @@ def main() -> None:
         Cascade("", {key: path for key, (path, _) in trained.items()}, device),
         Cascade(" [weights in model/]", shipped, device),
     ]
-    dataset = SpikeData(cfg.base_folder, cfg.data_type, "test", use_small=cfg.use_small, use_sharp=True, vth=cfg.vth)
+    data = {"use_small": cfg.use_small, "vth": cfg.vth, "cache": cfg.cache}
+    dataset = SpikeData(cfg.base_folder, cfg.data_type, "test", use_sharp=True, **data)
 
     def rows(sample):
         sharp = sample.get("sharp")

@@ -213,14 +213,14 @@ def quality(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
     return psnr, structural_similarity(first, second, channel_axis=2, data_range=2)
 
 
-def test_sample(bsn, sr, ldn, folder: Path, name: str) -> list[tuple[float, float]]:
+def test_sample(bsn, sr, ldn, folder: Path, name: str) -> list[float]:
     """What test mode measures of one sample: PSNR and SSIM of blurry image, teacher and student."""
     device = next(ldn.parameters()).device
     blur, spike, sharp = (x[None].to(device) for x in read_sample(folder, name))
     with torch.no_grad():
         image = teacher(bsn, sr, blur, spike, [EXPOSURE.centre])[0]
         student = ldn(blur, spike_window(spike, EXPOSURE.centre, 21)).clamp(0, 1)
-    return [quality(prediction, sharp) for prediction in (blur, image, student)]
+    return [value for prediction in (blur, image, student) for value in quality(prediction, sharp)]
 
 
 def sr_loss(sr, blur: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:

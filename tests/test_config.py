@@ -108,7 +108,13 @@ def test_defaults_are_the_official_recipe(cls):
 def test_recipe_leaves_out_what_does_not_shape_the_weights():
     keys = recipe(parse_config(DeblurConfig, []))
     assert {"lr", "seed", "lambda_tea", "roi_size"} <= keys.keys()
-    assert not {"device", "workers", "max_steps", "exp_name", "eval_every"} & keys.keys()
+    assert not {"device", "workers", "max_steps", "exp_name", "eval_every", "cache"} & keys.keys()
+
+
+def test_of_some_options_the_recipe_keeps_only_whether_they_are_given():
+    values = [recipe(parse_config(DeblurConfig, argv)) for argv in ([], ["--teacher_cache", "a"])]
+    assert [value["teacher_cache"] for value in values] == [False, True]
+    assert recipe(parse_config(DeblurConfig, ["--teacher_cache", "b"])) == values[1]
 
 
 @pytest.mark.parametrize("cls", OFFICIAL)

@@ -384,4 +384,4 @@ def test_benchmark_runs_and_its_two_ways_agree(tmp_path):
     """--quick checks every fast path against its textbook form, and stops where they differ."""
     call("scripts/benchmark.py", "--quick", "--repeats", 1, "--device", "cpu", "--json", tmp_path / "b.json")
     lines = json.loads((tmp_path / "b.json").read_text())["lines"]
-    assert len(lines) == 13 and all(line["seconds"] > 0 and line["naive"] > 0 for line in lines)
+    assert len(lines) == 15 and all(line["seconds"] > 0 and line["naive"] > 0 for line in lines)

@@ -55,6 +55,19 @@ def test_dat_round_trip(shape, kind, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.dat"]
 
 
+@pytest.mark.parametrize("width", [24, 25, 7])  # whole bytes a row, rows that share bytes, less than a byte
+def test_cut_outs_are_those_of_the_whole_stream(width, tmp_path):
+    spikes = np.random.default_rng(2).random((3, 9, width)) < 0.5
+    write_dat(tmp_path / "a.dat", spikes)
+    for top, bottom in ((0, 9), (0, 1), (8, 9), (3, 7), (-2, None)):
+        for left in range(width):
+            for right in range(left + 1, width + 1):
+                cut = slice(top, bottom), slice(left, right)
+                found = read_dat(tmp_path / "a.dat", 9, width, *cut)
+                assert found.dtype == np.uint8 and found.flags.c_contiguous
+                assert np.array_equal(found, spikes[:, cut[0], cut[1]])
+
+
 def test_dat_errors(tmp_path):
     path = tmp_path / "a.dat"
     write_dat(path, np.ones((3, 4, 4)))

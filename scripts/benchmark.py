@@ -256,7 +256,7 @@ class Bench:
             Line(
                 f"teacher, {len(instants)} instants",
                 self.inference(lambda: self.teacher(blur, spike, instants)),
-                lambda: torch.stack(textbook.teacher(nbsn, nsr, blur, spike, instants), dim=1).detach(),
+                lambda: torch.stack(textbook.teacher(nbsn, nsr, blur, spike, instants), dim=1),
             ),
         ]
 

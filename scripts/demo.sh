@@ -13,7 +13,7 @@ Makes a virtual environment (.venv), a data set from real photographs, trains BS
 small budget, evaluates all three on other photographs, and prints one table. About 12 minutes on two CPU cores;
 a GPU is used where there is one. What is finished already is not done again.
 
-  --folder DIR       where everything goes (default: $folder): GOPRO/ exp/ results/
+  --folder DIR       where everything goes (default: $folder): GOPRO/ cache/ exp/ results/
   --photos DIR       your own photographs (default: the four of scikit-image)
   --size HxW         size of the images (default: $size)
   --train N          training samples (default: $train)
@@ -58,7 +58,7 @@ wanted() { [[ ",$skip," != *",$1,"* ]]; }
 stage() { printf '\n== %s (%d:%02d since the start)\n' "$1" $(((SECONDS - begun) / 60)) $(((SECONDS - begun) % 60)); }
 
 data=$folder/GOPRO exp=$folder/exp
-common=(--base_folder "$data" --exp_name demo --device "$device")
+common=(--base_folder "$data" --cache "$folder/cache" --exp_name demo --device "$device")
 # A small budget wants a faster recipe than the official one: README, "The demo's recipe".
 quick=(--lr_schedule onecycle --grad_clip 1 --no-clip_output --eval_every 0 --save_every 100000 --state_every 60)
 
@@ -99,6 +99,6 @@ if wanted compare; then
     trained BSN BSN && runs+=(--bsn_run "$exp/BSN/demo")
     trained SR SR && runs+=(--sr_run "$exp/SR/demo")
     trained Deblur DeblurNet && runs+=(--deblur_run "$exp/Deblur/demo")
-    $python scripts/compare.py --base_folder "$data" --device "$device" --out "$folder/results" "${runs[@]}"
+    $python scripts/compare.py --base_folder "$data" --cache "$folder/cache" --device "$device" --out "$folder/results" "${runs[@]}"
 fi
 stage "done"

@@ -145,7 +145,7 @@ class TextbookLDN(Deblur_Net):
     def forward(self, blur: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
         """As :meth:`Deblur_Net.forward` for one instant."""
         image = F.relu(self.blur_enc2[0](F.relu(self.blur_enc[0](blur))))
-        events = F.relu(self.spike_enc2[0](F.relu(self.spike_enc[0](spike.float()))))
+        events = F.relu(self.spike_enc2[0](F.relu(self.spike_enc[0](spike.to(blur.dtype)))))
         x = torch.cat([image, events], dim=1)
         pools = F.adaptive_avg_pool2d, F.adaptive_max_pool2d
         mean, peak = (self.ca.fc[2](F.relu(self.ca.fc[0](pool(x, 1)))) for pool in pools)
@@ -173,7 +173,7 @@ def teacher(bsn, sr, blur, spike, instants) -> list[torch.Tensor]:
     for instant in instants:
         tfp_long = sr(tfp(spike, EXPOSURE.centre, EXPOSURE.length)).clamp(0, 1)
         tfp_short = sr(bsn(tfp(spike, instant, 9)).clamp(0, 1)).clamp(0, 1)
-        images.append(sdm(blur, tfp_long, tfp_short))
+        images.append(sdm(blur, tfp_long, tfp_short).detach())
     return images
 
 
@@ -200,7 +200,7 @@ def ssim_loss(im1: torch.Tensor, im2: torch.Tensor) -> torch.Tensor:
 
 def student_loss(students, labels, blur, distance, lambda_reblur: float = 100.0) -> torch.Tensor:
     """The mean distance to the labels, instant by instant, and the reblur loss; both are lists of ``(B, 3, H, W)``."""
-    tea = sum(distance(label.detach(), student) for label, student in zip(labels, students, strict=True)) / len(labels)
+    tea = sum(distance(label, student) for label, student in zip(labels, students, strict=True)) / len(labels)
     return tea + lambda_reblur * F.mse_loss(sum(students) / len(students), blur)
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from codes.device import autocast, choose_device, describe, place
+from codes.device import autocast, choose_device, compiled, describe, place
 
 
 def test_choices():
@@ -29,3 +29,28 @@ def test_placing_changes_the_layout_not_the_weights():
     before = network.weight.detach().clone()
     assert place(network, torch.device("cpu")).weight.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(network.weight, before)
+
+
+def test_compiled_falls_back_and_says_so(monkeypatch):
+    """A failure of the compiler costs one line; an error of the network itself still shows."""
+    said = []
+
+    def broken(_network):
+        def call(_x):
+            raise RuntimeError("no C++ compiler\nfound")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    net = compiled(torch.nn.Linear(3, 2), said.append)
+    assert net(torch.zeros(1, 3)).shape == (1, 2) and net(torch.zeros(4, 3)).shape == (4, 2)
+    assert said == ["--compile: torch.compile failed, the run goes on without it (no C++ compiler found)"]
+    with pytest.raises(RuntimeError, match="shapes"):
+        net(torch.zeros(1, 4))
+
+
+def test_compiled_is_used(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network: lambda x: 10 * network(x))
+    linear = torch.nn.Linear(3, 2)
+    x = torch.rand(1, 3)
+    assert torch.equal(compiled(linear, print)(x), 10 * linear(x))

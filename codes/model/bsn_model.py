@@ -17,18 +17,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from codes.model.pieces import pieces
+
 NEGATIVE_SLOPE = 0.1
 
 REACH_UP, REACH_ASIDE = 76, 36
 """How far the U-Net sees: 73 rows up and 33 columns to each side, in multiples of its coarsest pixel."""
-
-PIECE = 2**22
-"""Numbers in the largest tensor on a CPU, 16 MB: small enough to stay near the caches and to be used again."""
-
-
-def pieces(x: torch.Tensor, numbers: int, total: int) -> int:
-    """How many of ``total`` parts to compute at once, each with a tensor of so many ``numbers``; on a GPU all."""
-    return max(1, PIECE // numbers) if x.device.type == "cpu" else total
 
 
 class ShiftConv(nn.Module):

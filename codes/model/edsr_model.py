@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from codes.model.pieces import pieces
+
 MEAN = 0.446
 """Mean grey level of DIV2K, which the network works around."""
 
@@ -133,9 +135,8 @@ class EDSR(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Enlarge ``x`` ``(B, color_num, h, w)`` to ``(B, color_num, 4h, 4w)``."""
         joined = self.tail.joined() if min(x.shape[-2:]) >= Tail.SMALLEST else None
-        if x.device.type == "cpu":  # one by one, tensors stay small enough to be used again
-            return torch.cat([self._enlarge(one, joined) for one in x.split(1)])
-        return self._enlarge(x, joined)
+        count = pieces(x, 64 * x[0].numel(), len(x))
+        return torch.cat([self._enlarge(piece, joined) for piece in x.split(count)])
 
     def _enlarge(self, x: torch.Tensor, joined) -> torch.Tensor:
         x = self.head(self.sub_mean(x))

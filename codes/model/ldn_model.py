@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-PIECE = 2**22
-"""Numbers in the largest tensor of a whole frame on a CPU: 16 MB."""
+from codes.model.pieces import pieces
 
 
 def encoder(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
@@ -111,37 +110,33 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
                 f"an image of {height}x{width} pixels with spikes of {spike.shape[-2]}x{spike.shape[-1]}; "
                 "the image must be 4 times as high and as wide as the spikes"
             )
-        image, several = self.blur_enc2(self.blur_enc(blur)), spike.dim() == 5
-        if not several:
-            spike = spike.unsqueeze(1)
-        if blur.device.type == "cpu":  # one by one, tensors stay small enough to be used again
-            frames = torch.cat(
-                [
-                    self._decode(*sample, window)
-                    for *sample, windows in zip(blur.split(1), image.split(1), spike, strict=True)
-                    for window in windows.split(1)
-                ]
-            )
-        else:
-            blur, image = (x.repeat_interleave(spike.shape[1], 0) for x in (blur, image))
-            frames = self._decode(blur, image, spike.flatten(0, 1))
-        return frames.unflatten(0, (-1, spike.shape[1])) if several else frames
+        image = self.blur_enc2(self.blur_enc(blur))
+        if spike.dim() == 4:
+            return self._decode(blur, image, spike)
+        instants = spike.shape[1]
+        spike = spike.flatten(0, 1)
+        count = pieces(blur, 16 * height * width, len(spike))
+        frames = []
+        for indices in torch.arange(len(spike), device=blur.device).split(count):
+            parts = (x.index_select(0, indices // instants) for x in (blur, image))
+            frames.append(self._decode(*parts, spike[indices]))
+        return torch.cat(frames).unflatten(0, (-1, instants))
 
     def _decode(self, blur: torch.Tensor, image: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
         events = self.spike_enc2(self.spike_enc(spike.to(blur.dtype)))
-        x = self.sa(self.ca(torch.cat([image, events], dim=1)))
+        x = torch.cat([image.contiguous(memory_format=torch.channels_last), events], dim=1)
+        x = self.sa(self.ca(x))
         x = self.decoder1(self.resBlock2(self.resBlock1(x)))
-        height, step = x.shape[-2], x.shape[-2]
-        if blur.device.type == "cpu":
-            step = max(1, PIECE // (64 * x.shape[-1]))
-        if step >= height:
+        height = x.shape[-2]
+        step = pieces(x, 64 * len(x) * x.shape[-1], height)
+        if step == height:
             return self._predict(blur, self.decoder2(x))
-        pieces = []
-        for start in range(0, height, step):  # a row of the result has seen its neighbours on both sides
+        strips = []
+        for start in range(0, height, step):  # two rows of the result for each, which see its neighbours on both sides
             stop, above = min(start + step, height), min(start, 1)
             rows = self.decoder2(x[:, :, start - above : stop + 1])[:, :, 2 * above :][:, :, : 2 * (stop - start)]
-            pieces.append(self._predict(blur[:, :, 2 * start : 2 * stop], rows))
-        return torch.cat(pieces, dim=2)
+            strips.append(self._predict(blur[:, :, 2 * start : 2 * stop], rows))
+        return torch.cat(strips, dim=2)
 
     def _predict(self, blur: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """``pred`` of both inputs, without joining them first."""

@@ -1,0 +1,134 @@
+"""Every fast path against its textbook form (scripts/textbook.py): outputs and gradients, in float64 where rounding
+could otherwise flip a ReLU or a maximum and hide a fault."""
+
+import numpy as np
+import pytest
+import torch
+
+from codes.losses import TeacherLoss, gaussian_ssim
+from codes.model import pieces
+from codes.model.bsn_model import BSN
+from codes.model.edsr_model import EDSR, Tail
+from codes.model.ldn_model import Deblur_Net
+from codes.sdm import Teacher
+from codes.spike import EXPOSURE, spike_windows
+from scripts import textbook
+
+
+def agree(network, call, twin_call, rtol=1e-9):
+    """Outputs, and gradients of a weighted sum of them by every parameter and input."""
+    twin = textbook.twin(network)
+    found = []
+    for net, run in ((network, call), (twin, twin_call)):
+        net.zero_grad()
+        output, inputs = run(net)
+        weights = torch.linspace(0.1, 1, output.numel(), dtype=output.dtype).view(output.shape)
+        (output * weights).sum().backward()
+        found.append([output.detach(), *(x.grad for x in (*inputs, *net.parameters()) if x.requires_grad)])
+    assert len(found[0]) == len(found[1]) > 5
+    for mine, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=rtol * theirs.abs().max().item())
+        assert theirs.abs().max() > 0
+
+
+def image(*shape):
+    return torch.rand(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def leaf(x):
+    return x.clone().requires_grad_()
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 16), (1, 20, 97), (1, 131, 24), (2, 21, 34), (1, 4, 9)])
+def test_bsn(shape):
+    """Square and mirrored frames; sides that are no multiples of 4; frames so long that the mirror is cut."""
+    torch.manual_seed(0)
+    x = image(shape[0], 1, *shape[1:])
+
+    def run(net):
+        inputs = leaf(x)
+        return net(inputs), [inputs]
+
+    agree(BSN().double(), run, run)
+
+
+def test_bsn_in_small_pieces(monkeypatch):
+    monkeypatch.setattr(pieces, "PIECE", 3000)
+    test_bsn((2, 16, 16))
+    test_bsn((2, 21, 34))
+
+
+@pytest.mark.parametrize("size", [(Tail.SMALLEST - 1, 30), (Tail.SMALLEST, 31)])
+def test_edsr(size):
+    """The step-by-step tail, and the joined one with its borders."""
+    torch.manual_seed(0)
+    x = image(2, 1, *size)
+
+    def run(net):
+        inputs = leaf(x)
+        return net(inputs), [inputs]
+
+    agree(EDSR().double(), run, run)
+
+
+@pytest.mark.parametrize("piece", [pieces.PIECE, 3000])
+def test_ldn(piece, monkeypatch):
+    """Several instants at once, whole or in pieces, against one by one."""
+    monkeypatch.setattr(pieces, "PIECE", piece)
+    torch.manual_seed(0)
+    blur, spike = image(2, 3, 32, 48), (image(2, 4, 21, 8, 12) < 0.4).to(torch.uint8)
+
+    def run(net):
+        inputs = leaf(blur)
+        return net(inputs, spike), [inputs]
+
+    def one_by_one(net):
+        inputs = leaf(blur)
+        return torch.stack([net(inputs, spike[:, index]) for index in range(4)], dim=1), [inputs]
+
+    agree(Deblur_Net().double(), run, one_by_one)
+
+
+def test_teacher():
+    torch.manual_seed(0)
+    bsn, sr = BSN(), EDSR()
+    blur, spike = torch.rand(2, 3, 64, 48), (torch.rand(2, 137, 16, 12) < 0.4).to(torch.uint8)
+    expected = textbook.teacher(textbook.twin(bsn), textbook.twin(sr), blur, spike, EXPOSURE.instants())
+    labels = Teacher.cascade(bsn, sr)(blur, spike, EXPOSURE.instants())
+    np.testing.assert_allclose(labels, torch.stack(expected, dim=1), atol=1e-5)
+
+
+def test_ssim_loss():
+    """Value and gradient, against grouped convolutions in float64."""
+    first, second = image(3, 3, 20, 33), image(2, 3, 20, 33)[[0, 1, 0]]
+    x, y = leaf(first), leaf(first.float())
+    expected = textbook.ssim_loss(x, second)
+    expected.backward()
+    value = 1 - gaussian_ssim(y, second.float()).mean()
+    value.backward()
+    assert value.item() == pytest.approx(expected.item(), abs=1e-6)
+    np.testing.assert_allclose(y.grad, x.grad, atol=1e-4 * x.grad.abs().max().item())
+    z = leaf(first.float()[:, None])
+    TeacherLoss("ssim")(z, second.float()[:, None]).backward()
+    np.testing.assert_allclose(z.grad[:, 0], x.grad, atol=1e-4 * x.grad.abs().max().item())
+
+
+def test_training_step():
+    """Loss and gradient of a whole LDN step: chunked loss, instants together, shared long window."""
+    torch.manual_seed(0)
+    ldn, bsn, sr = Deblur_Net(), BSN(), EDSR()
+    blur, spike, instants = torch.rand(2, 3, 64, 64), (torch.rand(2, 137, 16, 16) < 0.4).to(torch.uint8), (20, 68, 116)
+    with torch.no_grad():  # outputs in the range of images
+        ldn.pred.bias.fill_(0.5)
+    twin = textbook.twin(ldn)
+    students = ldn(blur, spike_windows(spike, instants, 21))
+    loss = TeacherLoss("ssim")(students, Teacher.cascade(bsn, sr)(blur, spike, instants))
+    loss = loss + 100 * torch.nn.functional.mse_loss(students.mean(1), blur)
+    labels = textbook.teacher(textbook.twin(bsn), textbook.twin(sr), blur, spike, instants)
+    singles = [twin(blur, spike[:, t - 10 : t + 11]) for t in instants]
+    expected = textbook.student_loss(singles, labels, blur, textbook.ssim_loss)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    loss.backward()
+    expected.backward()
+    for mine, theirs in zip(ldn.parameters(), twin.parameters(), strict=True):
+        np.testing.assert_allclose(mine.grad, theirs.grad, atol=1e-3 * theirs.grad.abs().max().item())

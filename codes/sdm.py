@@ -80,14 +80,12 @@ class Teacher(nn.Module):
         return self.denoise(tfp(spike, instant, self.length)).clamp(0, 1)
 
     @torch.no_grad()
-    def short(self, spike: torch.Tensor, instant: int) -> torch.Tensor:
-        """E_short(t) ``(B, 1, 4h, 4w)`` in [0, 1]."""
-        return self.enlarge(self.denoised(spike, instant)).clamp(0, 1)
-
-    @torch.no_grad()
     def textures(self, spike: torch.Tensor, instants: Sequence[int]) -> torch.Tensor:
         """E_long, then E_short(t) at M instants: ``(B, 1 + M, 4h, 4w)`` in [0, 1] of ``spike`` ``(B, T, h, w)``."""
-        return torch.cat([self.long(spike), *(self.short(spike, instant) for instant in instants)], dim=1)
+        noisy = torch.stack([tfp(spike, instant, self.length) for instant in instants], dim=1)
+        short = self.denoise(noisy.flatten(0, 1)).clamp(0, 1).unflatten(0, noisy.shape[:2])
+        both = torch.cat([tfp(spike, EXPOSURE.centre, EXPOSURE.length)[:, None], short], dim=1)
+        return self.enlarge(both.flatten(0, 1)).clamp(0, 1).unflatten(0, both.shape[:2]).squeeze(2)
 
     @staticmethod
     def labels(blur: torch.Tensor, textures: torch.Tensor) -> torch.Tensor:

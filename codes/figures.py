@@ -31,7 +31,8 @@ def pipeline(sample: dict, bsn, sr, ldn, instant: int = 36) -> np.ndarray:
     blur, spike = sample["blur"][None], sample["spike"][None]
     teacher = Teacher.cascade(bsn, sr)
     with torch.inference_mode():
-        long, denoised, short = teacher.long(spike), teacher.denoised(spike, instant), teacher.short(spike, instant)
+        long, denoised = teacher.long(spike), teacher.denoised(spike, instant)
+        short = teacher.enlarge(denoised).clamp(0, 1)
         student = ldn(blur, spike_window(spike, instant, 21))
         cells = {  # (row, column): caption, picture
             (0, 0): ("blurry photograph B", blur),

@@ -36,17 +36,20 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def keep_memory() -> None:
+def keep_memory(keep: bool = True) -> None:
     """Let the C library reuse the memory of freed tensors of up to 32 MB instead of giving it back to the system.
 
     Fresh memory comes in pages that the system clears one by one, which can take longer than the operation that
     fills them. glibc only; nothing elsewhere. The memory is given back when the process ends.
+
+    Args:
+        keep: False goes back to what glibc does by itself, which keeps 64 MB.
     """
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError, OSError):
             mallopt = ctypes.CDLL(None).mallopt
             mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: larger blocks come from the system; 32 MB is the most it takes
-            mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: free memory that is kept
+            mallopt(-1, 2**31 - 1 if keep else 2**26)  # M_TRIM_THRESHOLD: free memory that is kept
 
 
 def describe(device: torch.device) -> str:

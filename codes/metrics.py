@@ -1,4 +1,4 @@
-"""PSNR, SSIM, MSE and LPIPS of images ``(B, C, H, W)`` in [0, 1], in batches, on the device of the images.
+"""PSNR, SSIM, MSE and LPIPS of images ``(B, C, H, W)``, in batches, on the device of the images; clipped to [0, 1].
 
 PSNR, SSIM and MSE agree with scikit-image: SSIM with its defaults, that is a uniform 7x7 window, sample covariance, the
 mean over the image without a border of 3 pixels, then over channels.
@@ -20,24 +20,23 @@ SSIM_WINDOW = 7
 
 def mse(im1: torch.Tensor, im2: torch.Tensor) -> torch.Tensor:
     """Mean squared error of each image: ``(B, C, H, W)`` twice to float64 ``(B,)``."""
-    sums = [(x.float() - y.float()).square_().flatten(1).sum(1) for x, y in _strips(im1, im2)]
+    sums = [(x - y).square_().flatten(1).sum(1) for x, y in _strips(im1, im2)]
     return _total(sums) / im1[0].numel()
 
 
-def psnr(im1: torch.Tensor, im2: torch.Tensor, data_range: float = 1.0) -> torch.Tensor:
+def psnr(im1: torch.Tensor, im2: torch.Tensor) -> torch.Tensor:
     """Peak signal-to-noise ratio in dB of each image: ``(B, C, H, W)`` twice to float64 ``(B,)``; inf where equal."""
-    return 10 * torch.log10(data_range**2 / mse(im1, im2))
+    return -10 * torch.log10(mse(im1, im2))
 
 
-def ssim(im1: torch.Tensor, im2: torch.Tensor, data_range: float = 1.0, zero: float = 0.0) -> torch.Tensor:
-    """Structural similarity of each image (Wang et al. 2004, as in scikit-image).
+def ssim(im1: torch.Tensor, im2: torch.Tensor, zero: float = 0.0) -> torch.Tensor:
+    """Structural similarity of each image (Wang et al. 2004, as in scikit-image with data range 1).
 
     With the sum s and the difference d of the images, 2 E[xy] = (E[s^2] - E[d^2]) / 2 and E[x^2] + E[y^2] =
     (E[s^2] + E[d^2]) / 2, so four box sums do instead of five.
 
     Args:
         im1, im2: ``(B, C, H, W)``, at least 7 pixels each way.
-        data_range: distance between the largest and the smallest possible value.
         zero: the value from which brightness counts, for the term that compares means.
 
     Returns:
@@ -47,11 +46,10 @@ def ssim(im1: torch.Tensor, im2: torch.Tensor, data_range: float = 1.0, zero: fl
     if min(height, width) < SSIM_WINDOW:
         raise ValueError(f"SSIM of an image of {height}x{width} pixels; it needs 7 each way")
     count, border = SSIM_WINDOW**2, SSIM_WINDOW - 1
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    # Differences of means of squares lose digits: taking the mean off first keeps float32 within 1e-5.
-    shift = 2 * im1.float().mean(dim=(1, 2, 3), keepdim=True)
     sums = []
     for x, y in _strips(im1, im2, border):
+        # Differences of means of squares lose digits: taking the mean off first keeps float32 within 1e-5.
+        shift = 2 * x.mean(dim=(1, 2, 3), keepdim=True)
         planes = torch.empty((4, *x.shape), device=x.device)  # s, d, s^2, d^2
         torch.add(x, y, out=planes[0]).sub_(shift)
         torch.sub(x, y, out=planes[1])
@@ -60,8 +58,8 @@ def ssim(im1: torch.Tensor, im2: torch.Tensor, data_range: float = 1.0, zero: fl
         variance.addcmul_(mean, mean, value=-1 / count).mul_(1 / (2 * (count - 1)))  # half the sample variance
         mean[0] += count * (shift - 2 * zero)
         mean.square_().mul_(1 / (2 * count**2))
-        mean[0] += c1
-        variance[0] += c2
+        mean[0] += 0.01**2
+        variance[0] += 0.03**2
         top = (mean[0] - mean[1]).mul_(variance[0] - variance[1])
         top /= (mean[0] + mean[1]).mul_(variance[0] + variance[1])
         sums.append(top.flatten(1).sum(1))
@@ -73,11 +71,11 @@ STRIP_ROWS = 32
 
 
 def _strips(im1: torch.Tensor, im2: torch.Tensor, border: int = 0):
-    """Two images in strips that overlap by ``border`` rows; on a GPU in one piece."""
+    """Two images, clipped, in strips that overlap by ``border`` rows; on a GPU in one piece."""
     height = im1.shape[-2]
     step = STRIP_ROWS if im1.device.type == "cpu" else height
     for row in range(0, height - border, step):
-        yield im1[..., row : row + step + border, :], im2[..., row : row + step + border, :]
+        yield tuple(image[..., row : row + step + border, :].float().clamp(0, 1) for image in (im1, im2))
 
 
 def _total(sums: list[torch.Tensor]) -> torch.Tensor:
@@ -147,7 +145,6 @@ def compute_img_metric(im1: torch.Tensor, im2: torch.Tensor, metric: str, margin
     Returns:
         The mean over the batch.
     """
-    im1, im2 = (im.clamp(0, 1) for im in (im1, im2))
     if margin > 0:
         rows, columns = int(im1.shape[-2] * margin) + 1, int(im1.shape[-1] * margin) + 1
         im1, im2 = (im[..., rows:-rows, columns:-columns] for im in (im1, im2))
@@ -160,7 +157,7 @@ def compute_img_metric(im1: torch.Tensor, im2: torch.Tensor, metric: str, margin
     elif metric == "ssim":
         values = ssim(im1, im2, zero=0.5)
     elif metric == "lpips":
-        values = lpips(*(2 * im.expand(-1, 3, -1, -1) - 1 for im in (im1, im2)))
+        values = lpips(*(2 * im.clamp(0, 1).expand(-1, 3, -1, -1) - 1 for im in (im1, im2)))
     else:
         raise ValueError(f"metric '{metric}'; expected mse, psnr, ssim or lpips")
     return values.mean().item()

@@ -36,7 +36,7 @@ from codes import metrics  # noqa: E402
 from codes.cli import Parser, command  # noqa: E402
 from codes.config import EvalConfig  # noqa: E402
 from codes.dataset import SpikeData  # noqa: E402
-from codes.device import autocast, choose_device, describe, place  # noqa: E402
+from codes.device import autocast, choose_device, describe, keep_memory, place  # noqa: E402
 from codes.evaluate import Row, measure_rows, synchronize  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import grey, write_image  # noqa: E402
@@ -394,8 +394,17 @@ def flat(result) -> torch.Tensor:
 
 def measure(line: Line, bench: Bench, repeats: int) -> dict:
     """Seconds, ratio and work of both ways, after a check that they agree."""
+
+    def naive():
+        """The textbook way, with the memory that a program has which does nothing about it."""
+        keep_memory(False)
+        try:
+            return line.naive()
+        finally:
+            keep_memory(bench.device.type == "cpu")
+
     results, work, first = [], [], []
-    for run in (line.fast, line.naive):
+    for run in (line.fast, naive):
         with FlopCounter() as counter:
             first.append(timed(lambda run=run: results.append(run()), bench.device))
         work.append(counter.total)
@@ -409,7 +418,7 @@ def measure(line: Line, bench: Bench, repeats: int) -> dict:
     repeats = 1 if max(first) > LONG else repeats
     pairs = [tuple(first)]
     if max(first) < VERY_LONG:
-        pairs = [(timed(line.fast, bench.device), timed(line.naive, bench.device)) for _ in range(repeats)]
+        pairs = [(timed(line.fast, bench.device), timed(naive, bench.device)) for _ in range(repeats)]
     fast, naive = (statistics.median(column) for column in zip(*pairs, strict=True))
     return {"line": line.name, "seconds": fast, "naive": naive, "ratio": naive / fast, "runs": repeats} | {
         "flop": work[0],

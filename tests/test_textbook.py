@@ -132,3 +132,16 @@ def test_training_step():
     expected.backward()
     for mine, theirs in zip(ldn.parameters(), twin.parameters(), strict=True):
         np.testing.assert_allclose(mine.grad, theirs.grad, atol=1e-3 * theirs.grad.abs().max().item())
+
+
+def test_ldn_frame_by_frame():
+    torch.manual_seed(0)
+    ldn = Deblur_Net().double()
+    twin = textbook.twin(ldn)
+    blur, spike = image(1, 3, 32, 48), (image(1, 3, 21, 8, 12) < 0.4).to(torch.uint8)
+    with torch.inference_mode():
+        encoded = ldn.encode(blur)
+        for index in range(3):
+            np.testing.assert_allclose(
+                ldn.decode(blur, encoded, spike[:, index]), twin(blur, spike[:, index]), rtol=0, atol=1e-12
+            )

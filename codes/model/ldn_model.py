@@ -110,19 +110,33 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
                 f"an image of {height}x{width} pixels with spikes of {spike.shape[-2]}x{spike.shape[-1]}; "
                 "the image must be 4 times as high and as wide as the spikes"
             )
-        image = self.blur_enc2(self.blur_enc(blur))
+        image = self.encode(blur)
         if spike.dim() == 4:
-            return self._decode(blur, image, spike)
+            return self.decode(blur, image, spike)
         instants = spike.shape[1]
         spike = spike.flatten(0, 1)
         count = pieces(blur, 16 * height * width, len(spike))
         frames = []
         for indices in torch.arange(len(spike), device=blur.device).split(count):
             parts = (x.index_select(0, indices // instants) for x in (blur, image))
-            frames.append(self._decode(*parts, spike[indices]))
+            frames.append(self.decode(*parts, spike[indices]))
         return torch.cat(frames).unflatten(0, (-1, instants))
 
-    def _decode(self, blur: torch.Tensor, image: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
+    def encode(self, blur: torch.Tensor) -> torch.Tensor:
+        """The image's branch, the same for every instant: ``(B, 3, H, W)`` to ``(B, 32, H/4, W/4)``."""
+        return self.blur_enc2(self.blur_enc(blur))
+
+    def decode(self, blur: torch.Tensor, image: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
+        """One instant of each image: for long sequences, frame by frame, with little memory.
+
+        Args:
+            blur: ``(B, 3, H, W)``.
+            image: what :meth:`encode` made of it.
+            spike: ``(B, spike_dim, H/4, W/4)``.
+
+        Returns:
+            ``(B, 3, H, W)``, not clipped.
+        """
         events = self.spike_enc2(self.spike_enc(spike.to(blur.dtype)))
         x = torch.cat([image.contiguous(memory_format=torch.channels_last), events], dim=1)
         x = self.sa(self.ca(x))

@@ -13,6 +13,7 @@ without a word (:func:`first_to_fail`).
 
 import contextlib
 import os
+import warnings
 from datetime import timedelta
 
 import torch
@@ -154,6 +155,8 @@ def wrap(network: nn.Module, device: torch.device) -> nn.Module:
     """
     if world() == 1:
         return network
+    # Weights that are used in parts have gradients in another layout: a copy of some kilobytes, not worth a warning.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return nn.parallel.DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
 

@@ -87,7 +87,7 @@ def succeed(context, ranks, script, *argv):
     """Run to the end; only rank 0 prints. Returns what it prints."""
     (code, out, err), *others = Launch(context, ranks, script, *argv).wait()
     assert code == 0, err
-    assert all(other == (0, "", "") for other in others)
+    assert all(other == (0, "", "") for other in others), others
     return out
 
 

@@ -105,10 +105,10 @@ def main() -> None:
         terms = cfg.tea_loss + ("+ssim" if cfg.use_ssim and "ssim" not in cfg.tea_loss else "")
         teacher_loss = run.place(TeacherLoss(terms, cfg.lpips_input))
         optimiser = torch.optim.Adam(ldn.parameters(), lr=cfg.lr)
-        if cfg.teacher_cache:
-            train_set.textures = cached_textures(run, teacher, train_set, instants)
         # Officially T_max = epochs, stepped once per batch: a slip, the rate swings with a period of 2 * epochs steps.
         net = run.begin(ldn, optimiser, train_set, official_lr=lambda step, epoch: cfg.lr * cosine(step / cfg.epochs))
+        if cfg.teacher_cache and not run.done:
+            train_set.textures = cached_textures(run, teacher, train_set, instants)
         for _epoch in run.epochs():
             for batch in run.batches():
                 blur, spike = batch["blur"], batch["spike"]

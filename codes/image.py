@@ -102,7 +102,7 @@ def write_animation(path, frames: list[np.ndarray], fps: float = 12) -> None:
         if Path(path).suffix.lower() == ".gif":
             from PIL import Image  # comes with scikit-image
 
-            pictures = [Image.fromarray(frame[..., ::-1]).quantize(128) for frame in frames]
+            pictures = [Image.fromarray(frame[..., ::-1]).quantize(64) for frame in frames]
             pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)
         else:
             height, width = frames[0].shape[:2]

@@ -139,17 +139,6 @@ class Run:
             return network
         self._open_logs()
         self.plan.first_epoch, self.plan.first_batch = self.epoch, self.batch
-        pin = self.device.type == "cuda"
-        self._source = iter(loader(dataset, self.plan, cfg.workers, pin))
-        self.bar = tqdm(
-            total=self.total,
-            initial=self.step_count,
-            unit="step",
-            dynamic_ncols=True,
-            disable=self.rank > 0 or not sys.stderr.isatty(),
-        )
-        self._clock = self._printed = time.monotonic()
-        self._first = self.step_count, self.seconds
         net = distributed.wrap(network, self.device)
         return compiled(net, self.say) if cfg.compile else net
 
@@ -162,6 +151,17 @@ class Run:
         """The epochs that remain; each must end with :meth:`end_epoch`."""
         if self.done:
             return
+        # Not before: what the recipe does to its data set after begin() reaches the loader's processes.
+        self._source = iter(loader(self.dataset, self.plan, self.cfg.workers, self.device.type == "cuda"))
+        self.bar = tqdm(
+            total=self.total,
+            initial=self.step_count,
+            unit="step",
+            dynamic_ncols=True,
+            disable=self.rank > 0 or not sys.stderr.isatty(),
+        )
+        self._clock = self._printed = time.monotonic()
+        self._first = self.step_count, self.seconds
         previous = signal.signal(signal.SIGINT, self._stop), signal.signal(signal.SIGTERM, self._stop)
         try:
             while not self.done:

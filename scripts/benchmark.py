@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import itemgetter
@@ -29,15 +28,13 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils.flop_counter import flop_registry  # noqa: E402
 
 from codes import metrics  # noqa: E402
 from codes.cli import Parser, command  # noqa: E402
 from codes.config import EvalConfig  # noqa: E402
 from codes.dataset import SpikeData  # noqa: E402
 from codes.device import autocast, choose_device, describe, keep_memory, place  # noqa: E402
-from codes.evaluate import Row, measure_rows, synchronize  # noqa: E402
+from codes.evaluate import Row, measure_rows  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import grey, write_image  # noqa: E402
 from codes.losses import TeacherLoss, reblur_loss  # noqa: E402
@@ -49,6 +46,7 @@ from codes.sdm import Teacher  # noqa: E402
 from codes.simulate import inherent_noise, integrate_and_fire, spikes_from_frames  # noqa: E402
 from codes.spike import EXPOSURE, read_dat, spike_window, spike_windows, tfp, write_dat  # noqa: E402
 from scripts import textbook  # noqa: E402
+from scripts.measuring import FlopCounter, copy_rate, matrix_rate, peak_memory, timed  # noqa: E402
 
 LONG, VERY_LONG = 10.0, 60.0
 """Seconds of a run, from which on it is timed only once; and from which on the run that checks it must do."""
@@ -343,48 +341,6 @@ class Bench:
         return wrapped
 
 
-class FlopCounter(TorchDispatchMode):
-    """Adds up what torch's flop counter knows of each operation; the counter itself cannot nest gradients."""
-
-    def __init__(self):
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        """Run the operation and count it; one that stands for others is taken apart first."""
-        if func._overloadpacket not in flop_registry and func is not torch.ops.prim.device.default:
-            with self:
-                out = func.decompose(*args, **(kwargs or {}))
-            if out is not NotImplemented:
-                return out
-        out = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
-        return out
-
-
-def timed(run: Callable, device: torch.device) -> float:
-    """Seconds of one call."""
-    synchronize(device)
-    start = time.perf_counter()
-    run()
-    synchronize(device)
-    return time.perf_counter() - start
-
-
-def matrix_rate(device: torch.device) -> float:
-    """FLOP/s of a 2048-cubed fp32 matrix product."""
-    a = torch.rand(2048, 2048, device=device)
-    return 2 * 2048**3 / statistics.median(timed(lambda: a @ a, device) for _ in range(9))
-
-
-def copy_rate(device: torch.device) -> float:
-    """Bytes/s read and written by a copy of 64 MB."""
-    source = torch.rand(2**24, device=device)
-    target = torch.zeros_like(source)
-    return 2 * source.nbytes / statistics.median(timed(lambda: target.copy_(source), device) for _ in range(9))
-
-
 def flat(result) -> torch.Tensor:
     """Tensors, arrays or numbers, or several of them, as one row of float64 on the CPU."""
     parts = result if isinstance(result, tuple | list) else [result]
@@ -424,23 +380,6 @@ def measure(line: Line, bench: Bench, repeats: int) -> dict:
         "naive_flop": work[1],
         "bytes": line.bytes,
     }
-
-
-def peak_memory(run: Callable, device: torch.device) -> float:
-    """Bytes that ``run`` needs at its peak beyond what is held before it; exact only in a process of its own."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run()
-        return torch.cuda.max_memory_allocated(device) - before
-    import resource
-
-    def peak():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-    before = peak()
-    run()
-    return peak() - before
 
 
 def peaks(name: str, args) -> list[float]:

@@ -140,8 +140,8 @@ def sequence(cfg: CompareConfig, sample: dict, cascade: Cascade) -> list[np.ndar
 
 
 def write_sequence(frames: list[np.ndarray], folder: Path) -> None:
-    """Write sequence.gif, there and back, at most 1000 pixels wide, and sequence.mp4 as it is."""
-    share = min(1000 / frames[0].shape[1], 1)
+    """Write sequence.gif, there and back, at most 720 pixels wide, and sequence.mp4 as it is."""
+    share = min(720 / frames[0].shape[1], 1)
     small = [cv2.resize(frame, None, fx=share, fy=share, interpolation=cv2.INTER_AREA) for frame in frames]
     write_animation(folder / "sequence.gif", small + small[-2:0:-1])
     try:

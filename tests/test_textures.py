@@ -90,7 +90,8 @@ def test_textures_are_the_teachers_of_the_whole_frame(networks, tmp_path):
             expected.append(sr(denoised).clamp(0, 1))
     found = cache.read(data.spike_paths[0])
     assert found.shape == (4, 48, 64) and found.dtype == np.float16
-    np.testing.assert_allclose(found, torch.cat(expected)[:, 0], rtol=2**-10, atol=1e-5)
+    # With these weights the networks see values far beyond 1; one by one or in a batch, float32 differs by up to 1e-4.
+    np.testing.assert_allclose(found, torch.cat(expected)[:, 0], rtol=2**-10, atol=2e-4)
 
 
 def test_everything_that_textures_depend_on_is_in_the_key(networks, tmp_path):

@@ -13,9 +13,10 @@ on (``--train_split``). Source: S-SDM (arXiv 2403.09486), sections 3.3 and 3.4.
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 
-from codes.checkpoint import load_weights
+from codes.checkpoint import load_student, load_weights
 from codes.cli import command
 from codes.config import Config, option, parse_config
 from codes.dataset import SpikeData
@@ -27,7 +28,7 @@ from codes.model.ldn_model import Deblur_Net
 from codes.run import Run
 from codes.schedule import cosine
 from codes.sdm import Teacher
-from codes.spike import EXPOSURE, spike_window, spike_windows
+from codes.spike import EXPOSURE
 from codes.textures import cached_textures
 
 
@@ -54,11 +55,33 @@ class DeblurConfig(Config):
     lpips_input: Literal["official", "rgb"] = option(
         "official", "*what LPIPS is given: B,G,R in [0, 1] as officially, or R,G,B in [-1, 1]"
     )
-    teacher: Literal["cascade", "sdm"] = option(
-        "cascade", "*BSN -> EDSR -> SDM, or the SDM on plain TFP without any network"
+    teacher: Literal["cascade", "sdm", "sharp"] = option(
+        "cascade",
+        "*BSN -> EDSR -> SDM; the SDM on plain TFP without any network; or sharp_data of a data set whose sharp images "
+        "are made from captures (scripts/resimulate.py), at its 7 instants",
     )
     sdm_len: int = option(21, "*short window of --teacher sdm", low=1, high=41)
     sdm_enlarge: Literal["nearest", "bilinear"] = option("bilinear", "*enlarging of --teacher sdm")
+    student_spikes: Literal["frames", "pyramid"] = option(
+        "frames",
+        "*what the student sees of the spikes: the frames around the instant, or the whole stream in 21 windows",
+    )
+    spike_gain: Literal["off", "auto"] = option(
+        "off",
+        "*auto: multiply the student's spikes by mean(grey blurry image) / mean(long TFP), for any firing threshold",
+    )
+    instants: int = option(
+        0,
+        "*instants of a training step, one drawn from each of N equal parts of the exposure (of the 7 with --teacher "
+        "sharp); 0: every blur_step-th frame (all 7)",
+        low=0,
+        high=97,
+    )
+    train_vth: tuple[Literal["1", "2", "4", "8"], ...] = option(
+        (), "*firing thresholds of the training spikes, of which each sample is given one at random; by default --vth"
+    )
+    flips: bool = option(False, "*turn and mirror training crops at random")
+    init_path: str = option("", "*weights of a student to start from, to fine-tune it; '' starts from scratch")
     teacher_cache: str = option(
         "",
         "*folder that keeps the teacher's textures of whole frames in float16, 11.1 MB per sample at 720x1280 and 5 "
@@ -68,20 +91,47 @@ class DeblurConfig(Config):
 
 
 def load_teacher(cfg: DeblurConfig, run: Run) -> Teacher:
-    """The frozen teacher that the configuration names."""
-    if cfg.teacher == "sdm":
+    """The frozen teacher that the configuration names; with ``--teacher sharp`` it is only compared with."""
+    if cfg.teacher != "cascade":
         return Teacher.plain(cfg.sdm_len, cfg.sdm_enlarge)
     hint = "train it (train_bsn.py, train_sr.py), fetch it (README, 'Weights'), or give --teacher sdm, which needs none"
     bsn, sr = load_weights(BSN(), cfg.bsn_path, hint), load_weights(EDSR(), cfg.sr_path, hint)
     return run.place(Teacher.cascade(bsn, sr, cfg.spike_bsn_len))
 
 
+def new_student(cfg: DeblurConfig) -> Deblur_Net:
+    """The student that is trained: from scratch, or from ``--init_path``, which must see the same of the spikes."""
+    frames = 21 if cfg.student_spikes == "pyramid" else 2 * (cfg.spike_deblur_len // 2) + 1
+    ldn = Deblur_Net(frames, cfg.student_spikes, cfg.spike_gain == "auto")
+    return load_weights(ldn, cfg.init_path) if cfg.init_path else ldn
+
+
+def step_instants(cfg: DeblurConfig, step: int) -> tuple[int, ...]:
+    """The instants of a training step."""
+    if cfg.teacher == "sharp":
+        count, known = cfg.instants or 7, EXPOSURE.sequence_instants
+        chosen = np.random.default_rng((cfg.seed, step)).permutation(len(known))[:count]
+        return tuple(known[index] for index in sorted(chosen))
+    if cfg.instants:
+        return EXPOSURE.random_instants(cfg.instants, (cfg.seed, step))
+    return EXPOSURE.instants(cfg.blur_step)
+
+
 def main() -> None:
     """Train, or evaluate with ``--test_mode``."""
     cfg = parse_config(DeblurConfig, description=__doc__)
+    if cfg.teacher_cache and (cfg.instants or cfg.teacher == "sharp"):
+        raise ValueError("--teacher_cache keeps textures at fixed instants; leave out --instants and --teacher sharp")
+    if cfg.teacher_cache and len(cfg.train_vth) > 1:
+        raise ValueError("--teacher_cache keeps the textures of one threshold; give --train_vth one, or leave it out")
+    if cfg.teacher == "sharp" and cfg.instants > 7:
+        raise ValueError(f"--instants {cfg.instants}: --teacher sharp has 7")
     data = {"use_small": cfg.use_small, "vth": cfg.vth, "cache": cfg.cache}
     with Run(cfg, "DeblurNet") as run:
-        ldn = run.place(Deblur_Net(spike_dim=2 * (cfg.spike_deblur_len // 2) + 1))
+        if cfg.test_mode:
+            ldn = run.place(load_student(cfg.deblur_path, gain=cfg.spike_gain == "auto")).eval()
+        else:
+            ldn = run.place(new_student(cfg))
         teacher = load_teacher(cfg, run)
 
         def rows(sample):
@@ -89,33 +139,37 @@ def main() -> None:
             blur, spike = sample["blur"], sample["spike"]
             yield Row("Blur", blur, sample.get("sharp"), "blur")
             yield Row("SDM", teacher(blur, spike, [EXPOSURE.centre])[:, 0], sample.get("sharp"), "tea")
-            student = ldn(blur, spike_window(spike, EXPOSURE.centre, cfg.spike_deblur_len))
+            student = ldn(blur, ldn.inputs(blur, spike, [EXPOSURE.centre]))[:, 0]
             yield Row("Deblur_Net", student.clamp(0, 1), sample.get("sharp"), "deblur")
 
         test_set = SpikeData(cfg.base_folder, cfg.data_type, "test", use_sharp=True, **data)
         if cfg.test_mode:
-            load_weights(ldn, cfg.deblur_path).eval()
             teachers = [cfg.bsn_path, cfg.sr_path] if cfg.teacher == "cascade" else []
             return test(run, test_set, rows, weights=[*teachers, cfg.deblur_path])
 
-        train_set = SpikeData(
-            cfg.base_folder, cfg.data_type, cfg.train_split, use_roi=True, roi_size=cfg.roi_size, seed=cfg.seed, **data
-        )
-        instants = EXPOSURE.instants(cfg.blur_step)
+        known = "sequence" if cfg.teacher == "sharp" else False
+        crops = {"use_roi": True, "roi_size": cfg.roi_size, "seed": cfg.seed, "flips": cfg.flips, "use_sharp": known}
+        first, *more = [float(vth) for vth in cfg.train_vth] or [cfg.vth]
+        data |= {"vth": first, "more_vth": more}
+        train_set = SpikeData(cfg.base_folder, cfg.data_type, cfg.train_split, **crops, **data)
         terms = cfg.tea_loss + ("+ssim" if cfg.use_ssim and "ssim" not in cfg.tea_loss else "")
         teacher_loss = run.place(TeacherLoss(terms, cfg.lpips_input))
         optimiser = torch.optim.Adam(ldn.parameters(), lr=cfg.lr)
         # Officially T_max = epochs, stepped once per batch: a slip, the rate swings with a period of 2 * epochs steps.
         net = run.begin(ldn, optimiser, train_set, official_lr=lambda step, epoch: cfg.lr * cosine(step / cfg.epochs))
         if cfg.teacher_cache and not run.done:
-            train_set.textures = cached_textures(run, teacher, train_set, instants)
+            train_set.textures = cached_textures(run, teacher, train_set, step_instants(cfg, 0))
         for _epoch in run.epochs():
             for batch in run.batches():
                 blur, spike = batch["blur"], batch["spike"]
+                instants = step_instants(cfg, run.step_count)
                 with run.autocast():
-                    textures = batch["textures"] if cfg.teacher_cache else teacher.textures(spike, instants)
-                    labels = teacher.labels(blur, textures)  # (B, M, 3, H, W)
-                    students = net(blur, spike_windows(spike, instants, cfg.spike_deblur_len))
+                    if cfg.teacher == "sharp":
+                        labels = batch["sharps"][:, [EXPOSURE.sequence_instants.index(instant) for instant in instants]]
+                    else:
+                        textures = batch["textures"] if cfg.teacher_cache else teacher.textures(spike, instants)
+                        labels = teacher.labels(blur, textures)  # (B, M, 3, H, W)
+                    students = net(blur, ldn.inputs(blur, spike, instants))
                 students = students.float().clamp(0, 1) if cfg.clip_output else students.float()
                 tea, reblur = teacher_loss(students, labels), reblur_loss(students, blur)
                 run.step(cfg.lambda_tea * tea + cfg.lambda_reblur * reblur, tea=tea, reblur=reblur)

@@ -3,7 +3,8 @@
     root_dir/{train,test}/blur_data/<sequence>/<frame>.png     H x W, 8-bit
     root_dir/{train,test}/spike_data/<sequence>/<frame>.dat    137 frames of H/4 x W/4 (spike_data_vth2 for Vth 2, ...)
     root_dir/{train,test}/spike_full/<sequence>/<frame>.dat    137 frames of H x W (``spike_full``)
-    root_dir/{train,test}/sharp_data/<sequence>/<frame>.png    the sharp frame at the centre of the exposure
+    root_dir/{train,test}/sharp_data/<sequence>/<frame>.png    the sharp frame at the centre of the exposure, and under
+                                                               the numbers of its neighbours (-6 to +6) their frames
 
 Real captures (``data_type='real'``, RSB) have .jpg images and no sharp_data, and may lie in root_dir itself,
 without splits. A sample exists when its .dat exists; sizes are read from the data.
@@ -12,7 +13,7 @@ without splits. A sample exists when its .dat exists; sizes are read from the da
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -46,13 +47,16 @@ class SpikeData(torch.utils.data.Dataset):
         use_small: keep every 10th sample.
         use_roi: crop; whole frames if not.
         roi_size: side of the square crop in image pixels, a multiple of 4.
-        use_sharp: read the sharp image.
+        use_sharp: read the sharp image; 'sequence' also reads those at the 7 instants of the sequence protocol, as
+            ``sharps`` ``(7, 3, H, W)``.
         seed: seed of the crops.
         vth: firing threshold in the paper's unit: the folder spike_data_vth2 for 2; 0, or 1 where there is no
             spike_data_vth1, is spike_data.
+        more_vth: other thresholds; of these and ``vth``, each item is given one at random, by seed, epoch and index.
         size: (height, width) that the images must have; 0 is any.
         cache: folder that keeps the decoded images from their first use on (:mod:`codes.cache`); '' is none. The
             samples are the same bit for bit.
+        flips: turn crops by a random multiple of 90 degrees, and mirror every other one.
 
     Attributes:
         textures: where whole-frame textures of the teacher lie (:mod:`codes.textures`), if anywhere; a sample then
@@ -73,11 +77,13 @@ class SpikeData(torch.utils.data.Dataset):
         use_small: bool = False,
         use_roi: bool = False,
         roi_size: int = 512,
-        use_sharp: bool = False,
+        use_sharp: bool | str = False,
         seed: int = 0,
         vth: float = 0.0,
         size: tuple[int, int] = (0, 0),
         cache="",
+        flips: bool = False,
+        more_vth: Sequence[float] = (),
     ):
         if data_type not in ("GOPRO", "real"):
             raise ValueError(f"data_type '{data_type}'; expected 'GOPRO' or 'real'")
@@ -85,14 +91,14 @@ class SpikeData(torch.utils.data.Dataset):
             raise ValueError(f"--roi_size is {roi_size}; a crop on the spike grid needs a multiple of {SCALE}")
         self.scale = 1 if spike_full else SCALE
         self.use_roi, self.roi_size, self.seed, self.size = use_roi, roi_size, seed, size
-        self.use_sharp = use_sharp and data_type == "GOPRO"
+        self.use_sharp = use_sharp if data_type == "GOPRO" else False
+        self.flips = flips
         self.cache = ArrayCache(Path(cache)) if cache else None
         self.textures: ArrayCache | None = None
         self.folder = self._split_folder(Path(root_dir), data_type, stage)
-        spike_folder = self.folder / ("spike_full" if spike_full else "spike_data")
-        named = spike_folder.with_name(f"{spike_folder.name}_vth{vth:g}")
-        if vth and (vth != 1 or named.is_dir()):
-            spike_folder = named
+        spike_folder, *others = (
+            self._spike_folder("spike_full" if spike_full else "spike_data", value) for value in (vth, *more_vth)
+        )
         self.spike_paths = sorted(path for path in spike_folder.glob("*/*.dat") if path.name[0] != ".")
         if not self.spike_paths:
             what = "holds no */*.dat files" if spike_folder.is_dir() else "does not exist"
@@ -105,9 +111,14 @@ class SpikeData(torch.utils.data.Dataset):
             self.spike_paths = self.spike_paths[::10]
         suffixes = (".png",) if data_type == "GOPRO" else (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
         self.blur_paths = [self._partner(path, "blur_data", suffixes) for path in self.spike_paths]
-        self.sharp_paths = (
-            [self._partner(path, "sharp_data", suffixes) for path in self.spike_paths] if self.use_sharp else []
-        )
+        self.other_spikes = [
+            [self._partner(path, folder.name, (".dat",)) for path in self.spike_paths] for folder in others
+        ]
+        self.sharp_paths = [
+            self._partner(path.with_stem(stem), "sharp_data", suffixes)
+            for path in (self.spike_paths if self.use_sharp else ())
+            for stem in self._sharp_stems(path)
+        ]
         # Lengths cost nothing to read: look closely at the first sample and at each that differs from it.
         lengths = [path.stat().st_size for path in self.spike_paths]
         for index, length in enumerate(lengths):
@@ -128,6 +139,11 @@ class SpikeData(torch.utils.data.Dataset):
             raise FileNotFoundError(f"no split '{stage}': the folder {folder} does not exist; {root} holds {inside}")
         return folder
 
+    def _spike_folder(self, name: str, vth: float) -> Path:
+        """The folder of the spikes at a threshold."""
+        named = self.folder / f"{name}_vth{vth:g}"
+        return named if vth and (vth != 1 or named.is_dir()) else self.folder / name
+
     def _partner(self, spike_path: Path, kind: str, suffixes: tuple[str, ...]) -> Path:
         base = self.folder / kind / spike_path.parent.name / spike_path.stem
         for suffix in suffixes:
@@ -137,6 +153,15 @@ class SpikeData(torch.utils.data.Dataset):
         raise FileNotFoundError(
             errno.ENOENT, f"the sample {self._name(spike_path)} has no {kind}: no such file", str(base) + suffixes[0]
         )
+
+    def _sharp_stems(self, spike_path: Path) -> list[str]:
+        """Names of a sample's sharp images: its own, or with 'sequence' the raw frames' around it."""
+        stem = spike_path.stem
+        if self.use_sharp != "sequence":
+            return [stem]
+        if not stem.isdecimal():
+            raise ValueError(f"{spike_path}: the sequence protocol needs a frame number as name, as 000019.dat")
+        return [f"{int(stem) + offset:0{len(stem)}}" for offset in EXPOSURE.sequence_offsets]
 
     @staticmethod
     def _name(spike_path: Path) -> str:
@@ -163,6 +188,9 @@ class SpikeData(torch.utils.data.Dataset):
     def _read(self, index: int, epoch: int, side: int) -> dict:
         spike_path, blur_path = self.spike_paths[index], self.blur_paths[index]
         name = self._name(spike_path)
+        if self.other_spikes:
+            paths = [self.spike_paths, *self.other_spikes]
+            spike_path = paths[np.random.default_rng((self.seed, epoch, index, 1)).integers(len(paths))][index]
         blur = self._image(blur_path)
         height, width = blur.shape[:2]
         if height % SCALE or width % SCALE:
@@ -207,12 +235,22 @@ class SpikeData(torch.utils.data.Dataset):
                 )
             sample["textures"] = torch.from_numpy(textures[:, rows, columns].copy())
         if self.use_sharp:
-            sharp = self._image(self.sharp_paths[index])
-            if sharp.shape != blur.shape:
-                raise ValueError(
-                    f"{self.sharp_paths[index]} is {sharp.shape[0]}x{sharp.shape[1]}, its blurry image {height}x{width}"
-                )
-            sample["sharp"] = torch.from_numpy(to_float(sharp[rows, columns]))
+            count = len(self.sharp_paths) // len(self)
+            sharps = []
+            for path in self.sharp_paths[index * count : (index + 1) * count]:
+                sharp = self._image(path)
+                if sharp.shape != blur.shape:
+                    raise ValueError(f"{path} is {sharp.shape[0]}x{sharp.shape[1]}, its blurry image {height}x{width}")
+                sharps.append(torch.from_numpy(to_float(sharp[rows, columns])))
+            sample["sharp"] = sharps[count // 2]
+            if count > 1:
+                sample["sharps"] = torch.stack(sharps)
+        if self.flips and side:
+            turns, mirrored = int(rng.integers(4)), rng.integers(2)
+            for key, value in sample.items():
+                if isinstance(value, torch.Tensor):
+                    value = torch.rot90(value, turns, (-2, -1))
+                    sample[key] = (value.flip(-1) if mirrored else value).contiguous()
         return sample
 
 

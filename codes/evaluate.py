@@ -37,7 +37,8 @@ class Row:
 
     Args:
         name: the row's name, officially 'SDM', 'Deblur_Net' and so on.
-        prediction: ``(1, C, H, W)`` in [0, 1].
+        prediction: ``(1, C, H, W)`` in [0, 1], or ``(M, C, H, W)`` at M instants: their mean counts, the middle one is
+            shown.
         target: like ``prediction``, or None where there is no reference.
         kind: the word in the picture's file name.
     """
@@ -148,11 +149,14 @@ class Report:
 
 
 def measure(row: Row, metric: str, convention: str, lpips=None) -> float:
-    """One metric of one row in the 'official' or the 'standard' convention (codes.metrics)."""
-    prediction, target = row.prediction.float(), row.target.float()
-    if convention == "official" or metric == "lpips":
-        return compute_img_metric(prediction, target, metric, lpips=lpips)
-    return getattr(metric_functions, metric)(prediction, target).mean().item()
+    """One metric of one row in the 'official' or the 'standard' convention (codes.metrics), the mean over images."""
+    values = []
+    for prediction, target in zip(row.prediction.float().split(1), row.target.float().split(1), strict=True):
+        if convention == "official" or metric == "lpips":
+            values.append(compute_img_metric(prediction, target, metric, lpips=lpips))
+        else:
+            values.append(getattr(metric_functions, metric)(prediction, target).mean().item())
+    return sum(values) / len(values)
 
 
 def evaluate(run, dataset: SpikeData, rows: Rows, network: nn.Module) -> Report:
@@ -263,7 +267,9 @@ def measure_sample(cfg, device: torch.device, sample: dict, rows: Rows, pictures
             start = time.perf_counter()
     if pictures and "sharp" in sample:
         shown.append((Row("Sharp", sample["sharp"], None, "sharp"), "Sharp"))
-    measured.pictures = [(row.kind, caption, to_uint8(row.prediction[0])) for row, caption in shown]
+    measured.pictures = [
+        (row.kind, caption, to_uint8(row.prediction[len(row.prediction) // 2])) for row, caption in shown
+    ]
     return measured
 
 

@@ -9,7 +9,7 @@ import torch
 
 from codes.image import to_uint8
 from codes.sdm import Teacher, sdm
-from codes.spike import EXPOSURE, spike_window, tfp
+from codes.spike import EXPOSURE, tfp
 
 INK, PAPER, LINES = (40, 40, 40), (255, 255, 255), ((180, 110, 30), (40, 120, 200), (60, 150, 60), (150, 60, 150))
 CELL, GAP, CAPTION = (260, 146), (62, 74), 20
@@ -33,7 +33,7 @@ def pipeline(sample: dict, bsn, sr, ldn, instant: int = 36) -> np.ndarray:
     with torch.inference_mode():
         long, denoised = teacher.long(spike), teacher.denoised(spike, instant)
         short = teacher.enlarge(denoised).clamp(0, 1)
-        student = ldn(blur, spike_window(spike, instant, 21))
+        student = ldn(blur, ldn.inputs(blur, spike, [instant]))[:, 0]
         cells = {  # (row, column): caption, picture
             (0, 0): ("blurry photograph B", blur),
             (2, 0): (f"spike frame t = {instant}", spike[:, instant : instant + 1].float()),
@@ -43,7 +43,7 @@ def pipeline(sample: dict, bsn, sr, ldn, instant: int = 36) -> np.ndarray:
             (1, 3): ("EDSR x4: E_long", long),
             (2, 3): ("EDSR x4: E_short(t)", short),
             (1, 4): ("teacher: SDM = B E_short / E_long", sdm(blur, long, short)),
-            (1, 5): ("student: LDN(B, 21 spike frames)", student),
+            (1, 5): ("student: LDN(B, spikes around t)", student),
         }
     (width, height), (across, down) = CELL, GAP
     canvas = np.full((3 * (height + CAPTION) + 4 * down, 6 * width + 7 * across, 3), PAPER, np.uint8)

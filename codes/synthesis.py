@@ -54,6 +54,7 @@ class Sample:
         seed: seed of the data set; the sample's own is (seed, split, index).
         vth: firing thresholds in the paper's unit; the spikes at the first are spike_data.
         noise: whether the sensor adds its inherent noise.
+        cutouts: whether the cut-outs' files are pictures with an outline of their own (alpha), not photographs.
     """
 
     split: str
@@ -65,6 +66,7 @@ class Sample:
     seed: int
     vth: tuple[float, ...] = (1.0,)
     noise: bool = True
+    cutouts: bool = False
 
     @property
     def name(self) -> str:
@@ -108,14 +110,20 @@ def draw_sample(
     seed: int,
     vth: tuple[float, ...] = (1.0,),
     noise: bool = True,
+    cutouts: Sequence = (),
 ) -> Sample:
-    """Draw what sample ``index`` is. Photographs take turns; motions are uniform in ``motion`` (pixels at 720p)."""
+    """Draw what sample ``index`` is. Photographs take turns; motions are uniform in ``motion`` (pixels at 720p).
+
+    Foregrounds are ``cutouts`` if there are any, else pieces of ``photos``.
+    """
     rng = _rng(seed, split, index, 0)
     low, high = (edge * size[0] / 720 for edge in motion)
     camera = rng.uniform(low, high)
     count = rng.integers(max_foregrounds + 1)
-    foregrounds = tuple((str(photos[rng.integers(len(photos))]), rng.uniform(low, high)) for _ in range(count))
-    return Sample(split, index, str(photos[index % len(photos)]), camera, foregrounds, size, seed, vth, noise)
+    pool = cutouts or photos
+    foregrounds = tuple((str(pool[rng.integers(len(pool))]), rng.uniform(low, high)) for _ in range(count))
+    photo = str(photos[index % len(photos)])
+    return Sample(split, index, photo, camera, foregrounds, size, seed, vth, noise, bool(cutouts))
 
 
 @dataclass(frozen=True)
@@ -173,6 +181,20 @@ def _resized(photo: np.ndarray, scale: float) -> np.ndarray:
     return cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
+def read_cutout(path) -> np.ndarray:
+    """Read a cut-out: uint8 ``(h, w, 4)``, B,G,R and alpha.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no 8-bit image with an alpha channel.
+    """
+    encoded = np.fromfile(path, np.uint8)
+    image = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED) if encoded.size else None
+    if image is None or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 4:
+        raise ValueError(f"{path} is no cut-out: expected an 8-bit colour image with an alpha channel, such as a PNG")
+    return image
+
+
 class Background:
     """A photograph seen by a moving camera.
 
@@ -224,7 +246,7 @@ class Foreground:
     """A soft-edged piece of a photograph that moves over the frame.
 
     Args:
-        photo: uint8 ``(h, w, 3)``, B,G,R.
+        photo: uint8, B,G,R ``(h, w, 3)``, of which a piece is cut out, or with alpha ``(h, w, 4)``, taken whole.
         size: ``(H, W)`` of the frame.
         length: its motion over the exposure in pixels of the frame.
         rng: source of randomness.
@@ -233,18 +255,35 @@ class Foreground:
     def __init__(self, photo, size: tuple[int, int], length: float, rng: np.random.Generator):
         self.radius = max(round(rng.uniform(0.1, 0.25) * size[0]), 4)
         side = 2 * self.radius + 1
-        scale = max(_draw_scale(photo.shape, size, rng), side / min(photo.shape[:2]))
-        piece = min(round(side / scale), *photo.shape[:2])
-        top, left = (int(rng.integers(room - piece + 1)) for room in photo.shape[:2])
-        picture = _resized(photo[top : top + piece, left : left + piece], side / piece)
-        alpha = self._outline(side, 3 * max(size[0] / 720, 0.5), rng)[..., None]
-        colour = picture.astype(np.float32) / np.float32(255)
-        self.picture = np.concatenate([colour * alpha, alpha], axis=-1)  # premultiplied: edges mix rightly
+        # Colours are premultiplied by alpha: edges mix rightly.
+        if photo.shape[2] == 4:
+            self.picture = self._fitted(photo, side)
+        else:
+            scale = max(_draw_scale(photo.shape, size, rng), side / min(photo.shape[:2]))
+            piece = min(round(side / scale), *photo.shape[:2])
+            top, left = (int(rng.integers(room - piece + 1)) for room in photo.shape[:2])
+            picture = _resized(photo[top : top + piece, left : left + piece], side / piece)
+            alpha = self._outline(side, 3 * max(size[0] / 720, 0.5), rng)[..., None]
+            colour = picture.astype(np.float32) / np.float32(255)
+            self.picture = np.concatenate([colour * alpha, alpha], axis=-1)
         self.size = size
         self.motion = draw_motion(length, self.radius, rng)
         self.anchor = rng.uniform(0.1, 0.9, 2) * size[::-1]
         angle = rng.uniform(-0.3, 0.3)
         self.turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+    @staticmethod
+    def _fitted(cutout: np.ndarray, side: int) -> np.ndarray:
+        """A picture with alpha, premultiplied, in the middle of a square: float32 ``(side, side, 4)`` in [0, 1]."""
+        picture = cutout.astype(np.float32) / np.float32(255)
+        picture[..., :3] *= picture[..., 3:]
+        picture = np.clip(_resized(picture, (side - 2) / max(cutout.shape[:2])), 0, 1)
+        picture[..., :3] = np.minimum(picture[..., :3], picture[..., 3:])
+        rows, columns = picture.shape[:2]
+        square = np.zeros((side, side, 4), np.float32)
+        top, left = (side - rows) // 2, (side - columns) // 2
+        square[top : top + rows, left : left + columns] = picture
+        return square
 
     def _outline(self, side: int, soft: float, rng: np.random.Generator) -> np.ndarray:
         """A star-shaped blob, float32 ``(side, side)`` in [0, 1], whose edge fades over ``soft`` pixels."""
@@ -285,6 +324,7 @@ class Scene:
         rng = sample.rng(1)
         motion = draw_motion(sample.motion, max(sample.size) / 2, rng)
         self.background = Background(read(sample.photo), sample.size, motion, sample.split == "test", rng)
+        read = read_cutout if sample.cutouts else read
         self.foregrounds = [Foreground(read(photo), sample.size, length, rng) for photo, length in sample.foregrounds]
 
     def frame(self, time: int) -> np.ndarray:

@@ -5,13 +5,16 @@ r"""Compare what each part of S-SDM adds, on held-out samples: one table, compar
 
 Rows: the blurry input; the SDM on raw TFP without any network (window 9 with the official nearest enlarging, window 21
 with bilinear); the SDM on the BSN's denoised TFP; the teacher BSN -> EDSR -> SDM; the student LDN. Whatever weights are
-missing leave their rows out. Weights that lie in model/ under the official names get rows of their own.
+missing leave their rows out. Weights that lie in model/, ours (..._photo.pth) and the authors' under their official
+names, get rows of their own. ``--protocol sequence`` measures the 7 instants of each exposure instead of its centre.
 """
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -20,7 +23,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from codes.checkpoint import load_weights  # noqa: E402
+from codes.checkpoint import load_student, load_weights  # noqa: E402
 from codes.cli import command  # noqa: E402
 from codes.config import EvalConfig, as_dict, option, parse_config  # noqa: E402
 from codes.dataset import SpikeData  # noqa: E402
@@ -32,10 +35,9 @@ from codes.image import grid, to_uint8, write_animation, write_image  # noqa: E4
 from codes.metrics import lpips_network  # noqa: E402
 from codes.model.bsn_model import BSN  # noqa: E402
 from codes.model.edsr_model import EDSR  # noqa: E402
-from codes.model.ldn_model import Deblur_Net  # noqa: E402
 from codes.run import provenance  # noqa: E402
 from codes.sdm import Teacher  # noqa: E402
-from codes.spike import EXPOSURE, spike_window  # noqa: E402
+from codes.spike import EXPOSURE  # noqa: E402
 
 CENTRE = EXPOSURE.centre
 
@@ -48,8 +50,15 @@ class CompareConfig(EvalConfig):
     sr_run: str = option("", "run folder of train_sr.py ('' : none)")
     deblur_run: str = option("", "run folder of train_deblur.py ('' : none)")
     model_folder: str = option(
-        "model", "folder with BSN_1000.pth, SR_70.pth, DeblurNet_100.pth, as far as there are any"
+        "model", "folder with BSN_photo.pth and so on (ours), BSN_1000.pth and so on (the authors')"
     )
+    protocol: Literal["centre", "sequence"] = option(
+        "centre", "the centre of each exposure, or its 7 instants; for test_mode's protocol: centre"
+    )
+    spike_gain: Literal["off", "auto", "both"] = option(
+        "off", "make spikes as bright as the image for students trained without that (the authors')"
+    )
+    teacher_rows: bool = option(True, "measure the networks of the teacher too; they take most of the time")
     out: str = option("exp/compare", "folder for table.md, results.json, results.csv, pictures and sequences")
     figures: str = option(
         "", "also write the README's figures into this folder: pipeline, comparison, curves, sequence"
@@ -64,35 +73,43 @@ class Cascade:
         mark: added to the names of the rows.
         paths: weight files of BSN, EDSR and LDN, or None.
         device: where to put them.
+        gain: the option ``spike_gain``.
     """
 
-    def __init__(self, mark: str, paths: dict[str, Path | None], device: torch.device):
+    def __init__(self, mark: str, paths: dict[str, Path | None], device: torch.device, gain: str = "off"):
         self.mark = mark
-        build = {"bsn": BSN, "sr": EDSR, "deblur": Deblur_Net}
-        networks = {
-            key: place(load_weights(build[key](), path), device).eval() if path else None for key, path in paths.items()
-        }
-        self.bsn, self.sr, self.ldn = bsn, sr, _ = networks["bsn"], networks["sr"], networks["deblur"]
+
+        def load(key, build):
+            return place(load_weights(build(), path), device).eval() if (path := paths[key]) else None
+
+        self.bsn, self.sr = load("bsn", BSN), load("sr", EDSR)
+        self.ldn = place(load_student(paths["deblur"]), device).eval() if paths["deblur"] else None
         self.teachers = {}
-        if bsn:
-            self.teachers["SDM + BSN (9, nearest)"] = Teacher.plain(9, "nearest", denoise=bsn)
-        if bsn and sr:
-            self.teachers["Teacher BSN + EDSR + SDM"] = Teacher.cascade(bsn, sr)
+        if self.bsn:
+            self.teachers["SDM + BSN (9, nearest)"] = Teacher.plain(9, "nearest", denoise=self.bsn)
+        if self.bsn and self.sr:
+            self.teachers["Teacher BSN + EDSR + SDM"] = Teacher.cascade(self.bsn, self.sr)
+        self.gains = []  # what the row's name says and whether spikes are brightened
+        if self.ldn and self.ldn.gain:
+            self.gains = [("", True)]
+        elif self.ldn:
+            self.gains = [("", False)] * (gain != "auto") + [(" + gain", True)] * (gain != "off")
 
-    def student(self, blur: torch.Tensor, spike: torch.Tensor, instant: int) -> torch.Tensor:
-        """The student's image at an instant, ``(B, 3, H, W)`` in [0, 1]."""
-        return self.ldn(blur, spike_window(spike, instant, 21)).clamp(0, 1)
+    def student(self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int]) -> torch.Tensor:
+        """The student's images at M instants, ``(B, M, 3, H, W)`` in [0, 1]."""
+        return self.ldn(blur, self.ldn.inputs(blur, spike, instants)).clamp(0, 1)
 
-    def rows(self, sample: dict, sharp: torch.Tensor | None):
-        """The rows of this cascade for one sample."""
+    def rows(self, sample: dict, sharp: torch.Tensor | None, instants: Sequence[int], teachers: bool):
+        """The rows of this cascade for one sample at some instants."""
         kinds = {"SDM + BSN (9, nearest)": "sdm_bsn", "Teacher BSN + EDSR + SDM": "tea"}
-        suffix = "_model" if self.mark else ""
-        for name, teacher in self.teachers.items():
-            image = teacher(sample["blur"], sample["spike"], [CENTRE])[:, 0]
-            yield Row(name + self.mark, image, sharp, kinds[name] + suffix)
-        if self.ldn:
-            image = self.student(sample["blur"], sample["spike"], CENTRE)
-            yield Row("Student LDN" + self.mark, image, sharp, "deblur" + suffix)
+        suffix = self.mark.strip(" []").replace(" ", "_").replace("'", "")
+        for name, teacher in self.teachers.items() if teachers else ():
+            images = teacher(sample["blur"], sample["spike"], instants)[0]
+            yield Row(name + self.mark, images, sharp, kinds[name] + suffix)
+        for words, gain in self.gains:
+            self.ldn.gain = gain
+            images = self.student(sample["blur"], sample["spike"], instants)[0]
+            yield Row("Student LDN" + words + self.mark, images, sharp, "deblur" + words.strip(" +") + suffix)
 
 
 def trained_weights(folder: str, name: str) -> tuple[Path | None, str]:
@@ -107,13 +124,20 @@ def trained_weights(folder: str, name: str) -> tuple[Path | None, str]:
     return path, f"{name} {last['step']} steps in {last['seconds'] / 60:.1f} min"
 
 
-def markdown(report: Report) -> str:
+PROTOCOLS = {"centre": "at the centre of the exposure", "sequence": "mean over 7 instants of the exposure"}
+SHIPPED = {
+    " [photo weights]": {"bsn": "BSN_photo.pth", "sr": "SR_photo.pth", "deblur": "DeblurNet_photo.pth"},
+    " [authors' weights]": {"bsn": "BSN_1000.pth", "sr": "SR_70.pth", "deblur": "DeblurNet_100.pth"},
+}
+
+
+def markdown(report: Report, protocol: str) -> str:
     """The table in Markdown."""
     means = report.means()
     titles = {"psnr": "PSNR (dB)", "ssim": "SSIM", "mse": "MSE", "lpips": "LPIPS"}
     digits = {"psnr": 2, "ssim": 3, "mse": 5, "lpips": 3}
     metrics = [metric for metric in titles if any(metric in values for values in means.values())]
-    lines = ["| " + " | ".join(["at the centre of the exposure", *(titles[m] for m in metrics), "ms per image"]) + " |"]
+    lines = ["| " + " | ".join([PROTOCOLS[protocol], *(titles[m] for m in metrics), "ms per image"]) + " |"]
     lines.append("|---" * (len(metrics) + 2) + "|")
     for row, values in means.items():
         time = f"{1000 * report.seconds[row] / report.count:.0f}"
@@ -134,7 +158,7 @@ def sequence(cfg: CompareConfig, sample: dict, cascade: Cascade) -> list[np.ndar
                 (to_uint8(free(blur, spike, [instant])[0, 0]), f"SDM, no network, t = {instant - EXPOSURE.start}"),
             ]
             if cascade.ldn:
-                cells.append((to_uint8(cascade.student(blur, spike, instant)[0]), "Student LDN" + cascade.mark))
+                cells.append((to_uint8(cascade.student(blur, spike, [instant])[0, 0]), "Student LDN" + cascade.mark))
             frames.append(grid(cells, columns=len(cells)))
     return frames
 
@@ -156,35 +180,37 @@ def main() -> None:
     device, out = choose_device(cfg.device), Path(cfg.out)
     runs = {"bsn": (cfg.bsn_run, "BSN"), "sr": (cfg.sr_run, "SR"), "deblur": (cfg.deblur_run, "DeblurNet")}
     trained = {key: trained_weights(*run) for key, run in runs.items()}
-    official = {"bsn": "BSN_1000.pth", "sr": "SR_70.pth", "deblur": "DeblurNet_100.pth"}
-    shipped = {
-        key: path if (path := Path(cfg.model_folder) / name).is_file() else None for key, name in official.items()
-    }
-    cascades = [
-        Cascade("", {key: path for key, (path, _) in trained.items()}, device),
-        Cascade(" [weights in model/]", shipped, device),
-    ]
+    cascades = [Cascade("", {key: path for key, (path, _) in trained.items()}, device)]
+    for mark, names in SHIPPED.items():
+        paths = {
+            key: path if (path := Path(cfg.model_folder) / name).is_file() else None for key, name in names.items()
+        }
+        cascades.append(Cascade(mark, paths, device, cfg.spike_gain))
     data = {"use_small": cfg.use_small, "vth": cfg.vth, "cache": cfg.cache}
-    dataset = SpikeData(cfg.base_folder, cfg.data_type, "test", use_sharp=True, **data)
+    whole = cfg.protocol == "sequence"
+    dataset = SpikeData(cfg.base_folder, cfg.data_type, "test", use_sharp="sequence" if whole else True, **data)
+    instants = EXPOSURE.sequence_instants if whole else (CENTRE,)
 
     def rows(sample):
-        sharp = sample.get("sharp")
-        yield Row("Blur", sample["blur"], sharp, "blur")
+        sharp, blur = sample.get("sharp"), sample["blur"].expand(len(instants), -1, -1, -1)
+        if "sharps" in sample:
+            sharp = sample["sharps"][0]
+        yield Row("Blur", blur, sharp, "blur")
         for name, length, mode in (
             ("SDM, raw TFP (9, nearest)", 9, "nearest"),
             ("SDM, raw TFP (21, bilinear)", 21, "bilinear"),
         ):
-            image = Teacher.plain(length, mode)(sample["blur"], sample["spike"], [CENTRE])[:, 0]
-            yield Row(name, image, sharp, f"sdm_{length}_{mode}")
+            images = Teacher.plain(length, mode)(sample["blur"], sample["spike"], instants)[0]
+            yield Row(name, images, sharp, f"sdm_{length}_{mode}")
         for cascade in cascades:
-            yield from cascade.rows(sample, sharp)
+            yield from cascade.rows(sample, sharp, instants, cfg.teacher_rows)
 
     lpips = lpips_network("alex").to(device) if "lpips" in cfg.metrics else None
     report = measure_rows(cfg, device, dataset, rows, out / "imgs", lpips=lpips)
     lengths = "; ".join(note for _, note in trained.values() if note)
     text = "\n".join(
         [
-            markdown(report),
+            markdown(report, cfg.protocol),
             "",
             f"{report.count} held-out samples of {dataset.folder}, whole frames, "
             f"mean over samples; {describe(device)}.",

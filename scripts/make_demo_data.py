@@ -27,7 +27,7 @@ from tqdm import tqdm  # noqa: E402
 from codes.cli import Parser, command  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import read_image  # noqa: E402
-from codes.synthesis import SPLITS, Sample, draw_sample, sequence_name, write_sample  # noqa: E402
+from codes.synthesis import SPLITS, Sample, draw_sample, read_cutout, sequence_name, write_sample  # noqa: E402
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 SMALLEST_PHOTO = 64  # px; below it even a small frame is mostly mirrors
@@ -74,7 +74,9 @@ def make_parser() -> Parser:
     add("--train", type=at_least(0), default=32, metavar="N", help="training samples")
     add("--test", type=at_least(0), default=8, metavar="N", help="test samples")
     add("--photos", type=Path, metavar="DIR", help="your photographs, subfolders too; none: four of scikit-image's")
-    add("--test_photos", nargs="+", metavar="NAME", help="those for testing; none: a spread-out quarter")
+    cutouts = "pictures with alpha (PNG) as moving foregrounds; none: pieces of the photographs"
+    add("--cutouts", type=Path, metavar="DIR", help=cutouts)
+    add("--test_photos", nargs="*", metavar="NAME", help="those for testing; without it, a spread-out quarter")
     motion = "least and greatest motion over the exposure in pixels at 720p"
     add("--motion", type=at_least(0, float), nargs=2, default=(20.0, 80.0), metavar=("MIN", "MAX"), help=motion)
     add("--foregrounds", type=at_least(0), default=3, metavar="MAX", help="most moving cut-outs")
@@ -88,7 +90,7 @@ def make_parser() -> Parser:
     return parser
 
 
-def find_photos(folder: Path | None, out: Path) -> dict[str, Path]:
+def find_photos(folder: Path | None, out: Path, flag: str = "--photos") -> dict[str, Path]:
     """Photographs by name (path below the folder), in sorted order; ``out``, should it lie inside, is left out."""
     if folder is None:
         spec = importlib.util.find_spec("skimage")
@@ -97,21 +99,21 @@ def find_photos(folder: Path | None, out: Path) -> dict[str, Path]:
             raise ValueError("scikit-image's photographs are not installed; give your own with --photos DIR")
         return found
     if not folder.is_dir():
-        raise ValueError(f"--photos {folder} is no folder")
+        raise ValueError(f"{flag} {folder} is no folder")
     out = out.resolve()
     files = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
     names = {path.relative_to(folder).as_posix(): path for path in files if out not in path.resolve().parents}
     if not names:
-        raise ValueError(f"--photos {folder} holds no photographs ({', '.join(sorted(SUFFIXES))})")
+        raise ValueError(f"{flag} {folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
     return dict(sorted(names.items()))
 
 
-def usable(photos: dict[str, Path]) -> dict[str, int]:
-    """CRC-32 of each photograph that can serve; says why of each that cannot."""
+def usable(photos: dict[str, Path], read=read_image) -> dict[str, int]:
+    """CRC-32 of each photograph (or, with ``read_cutout``, cut-out) that can serve; says why of each that cannot."""
     checksums: dict[str, int] = {}
     for name, path in tqdm(photos.items(), desc="reading photographs", unit="photo", leave=False, disable=None):
         try:
-            height, width = read_image(path).shape[:2]
+            height, width = read(path).shape[:2]
             checksum = zlib.crc32(path.read_bytes())
             if min(height, width) < SMALLEST_PHOTO:
                 raise ValueError(f"{path} has {height}x{width} pixels; each side must be at least {SMALLEST_PHOTO}")
@@ -229,10 +231,21 @@ def main(arguments: list[str] | None = None) -> None:
     options = {key: getattr(args, key) for key in ("foregrounds", "no_noise", "seed")}
     options |= {key: list(getattr(args, key)) for key in ("motion", "size", "vth")} | {"samples": wanted}
     options["photos"] = {split: {name: checksums[name] for name in photos[split]} for split in SPLITS}
+    cutouts, options["cutouts"] = dict.fromkeys(SPLITS, ()), None
+    if args.cutouts is not None:
+        pictures = find_photos(args.cutouts, args.out, "--cutouts")
+        checksums = usable(pictures, read_cutout)
+        shared = split_photos(list(checksums), None, wanted)
+        options["cutouts"] = {split: {name: checksums[name] for name in shared[split]} for split in SPLITS}
+        cutouts = {split: [pictures[name] for name in shared[split]] for split in SPLITS}
     drawing = {"motion": args.motion, "max_foregrounds": args.foregrounds, "noise": not args.no_noise}
     drawing |= {"size": args.size, "seed": args.seed, "vth": tuple(args.vth)}
     paths = {split: [files[name] for name in photos[split]] for split in SPLITS}
-    samples = [draw_sample(split, i, paths[split], **drawing) for split in SPLITS for i in range(wanted[split])]
+    samples = [
+        draw_sample(split, i, paths[split], cutouts=cutouts[split], **drawing)
+        for split in SPLITS
+        for i in range(wanted[split])
+    ]
     open_folder(args.out, options, args.overwrite)
     for split in SPLITS:
         rows = [describe(sample) for sample in samples if sample.split == split]

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from codes.dataset import BatchPlan, SpikeData, loader
+from codes.image import read_image
 from codes.spike import read_dat, write_dat
+from tests.conftest import call
 
 
 def paths(root, split="train"):
@@ -190,3 +192,60 @@ def test_loader_processes_do_not_change_the_batches(tiny):
         source = iter(loader(data, BatchPlan(3, 2, seed=0), workers))
         runs.append([next(source)["blur"] for _ in range(4)])
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """A data set with the 7 sharp frames of each exposure, at two thresholds."""
+    out = tmp_path_factory.mktemp("films") / "GOPRO"
+    sizes = ["--size", "48x64", "--train", "2", "--test", "1", "--workers", "1", "--vth", "1", "2"]
+    call("scripts/make_demo_data.py", "--out", out, *sizes)
+    return out
+
+
+def test_sharp_sequence(films):
+    data = SpikeData(films, "GOPRO", "train", use_sharp="sequence", use_roi=True, roi_size=32)
+    whole = SpikeData(films, "GOPRO", "train", use_sharp="sequence")[1]
+    for index, number in enumerate((13, 15, 17, 19, 21, 23, 25)):
+        image = read_image(films / "train/sharp_data/0001_rocket" / f"{number:06}.png")
+        np.testing.assert_allclose(whole["sharps"][index].permute(1, 2, 0) * 255, image, atol=1e-3)
+    assert torch.equal(whole["sharp"], whole["sharps"][3])
+    crop = data[1, 5]
+    assert any(
+        torch.equal(crop["sharps"], whole["sharps"][..., y : y + 32, x : x + 32])
+        and torch.equal(crop["blur"], whole["blur"][..., y : y + 32, x : x + 32])
+        for y in range(0, 17, 4)
+        for x in range(0, 33, 4)
+    )
+
+
+def test_flips_turn_everything_alike(films):
+    options = {"use_sharp": "sequence", "use_roi": True, "roi_size": 32}
+    plain, flipped = (SpikeData(films, "GOPRO", "train", flips=flips, **options) for flips in (False, True))
+    seen = set()
+    for epoch in range(60):
+        before, after = plain[0, epoch], flipped[0, epoch]
+        ways = {
+            (turns, mirror): lambda x, t=turns, m=mirror: np.flip(np.rot90(x, t, (-2, -1)), (-1,) if m else ())
+            for turns in range(4)
+            for mirror in (False, True)
+        }
+        fit = {
+            way
+            for way, turn in ways.items()
+            if all(np.array_equal(turn(before[key].numpy()), after[key].numpy()) for key in ("blur", "spike", "sharps"))
+        }
+        assert len(fit) == 1
+        seen |= fit
+    assert len(seen) == 8
+
+
+def test_several_thresholds_are_drawn(films):
+    ones, twos = (SpikeData(films, "GOPRO", "train", vth=vth)[0]["spike"] for vth in (1, 2))
+    mixed = SpikeData(films, "GOPRO", "train", vth=1, more_vth=[2])
+    drawn = [mixed[0, epoch]["spike"] for epoch in range(20)]
+    kinds = [1 if torch.equal(spike, ones) else 2 for spike in drawn]
+    assert all(torch.equal(spike, ones if kind == 1 else twos) for spike, kind in zip(drawn, kinds, strict=True))
+    assert 4 <= kinds.count(2) <= 16
+    with pytest.raises(OSError, match="spike_data_vth4"):
+        SpikeData(films, "GOPRO", "train", vth=1, more_vth=[4])

@@ -11,7 +11,16 @@ import pytest
 from codes.cli import command
 from codes.image import read_image, write_image
 from codes.spike import EXPOSURE, read_dat
-from codes.synthesis import Background, Foreground, Scene, draw_motion, draw_sample, render, sequence_name
+from codes.synthesis import (
+    Background,
+    Foreground,
+    Scene,
+    draw_motion,
+    draw_sample,
+    read_cutout,
+    render,
+    sequence_name,
+)
 from scripts import make_demo_data
 from scripts.make_demo_data import split_photos
 from tests.conftest import ROOT
@@ -295,7 +304,7 @@ def test_sequence_names():
         (["--motion", "nan", "20"], "--motion"),
         (["--vth", "0"], "above 0"),
         (["--photos", "/nowhere"], "no folder"),
-        (["--photos", str(ROOT / "codes")], "holds no photographs"),
+        (["--photos", str(ROOT / "codes")], "holds no pictures"),
         (["--test_photos", "cat"], "chelsea.png"),
         (["--over"], "--over"),
         (["--out", str(ROOT / "codes")], "not this program's work"),
@@ -327,3 +336,45 @@ def test_command_line(tmp_path):
     assert result.returncode == 2 and result.stdout == ""
     assert result.stderr.startswith("make_demo_data.py: error: ") and result.stderr.count("\n") == 1
     assert not (tmp_path / "o").exists()
+
+
+@pytest.fixture(scope="module")
+def cutouts(tmp_path_factory):
+    """Discs with alpha, red to blue, and a picture without alpha that must be left out."""
+    folder = tmp_path_factory.mktemp("cutouts")
+    y, x = np.mgrid[:80, :100]
+    for index in range(4):
+        disc = np.zeros((80, 100, 4), np.uint8)
+        disc[..., :3] = (60 * index, 128, 255 - 60 * index)
+        disc[..., 3] = 255 * (np.hypot(y - 40, x - 50) < 35)
+        disc[0, 0, :3] = index  # invisible, so that no two are copies
+        write_image(folder / f"disc{index}.png", disc)
+    write_image(folder / "photo.png", texture(80, 100))
+    return folder
+
+
+def test_cut_outs_with_an_outline_of_their_own(cutouts):
+    disc = read_cutout(cutouts / "disc0.png")
+    piece = Foreground(disc, (96, 128), 20.0, np.random.default_rng(4))
+    alpha = piece.picture[..., 3]
+    # The disc fills 0.7 of the picture's longer side, which is scaled to the square less a margin of one pixel.
+    assert abs(alpha.sum() / (np.pi * (0.35 * (len(alpha) - 2)) ** 2) - 1) < 0.03
+    inside = alpha > 0.99
+    np.testing.assert_allclose(piece.picture[inside][:, :3], np.tile([0, 128 / 255, 1], (inside.sum(), 1)), atol=0.01)
+    assert (piece.picture[..., :3] <= alpha[..., None]).all()
+    with pytest.raises(ValueError, match="no cut-out"):
+        read_cutout(cutouts / "photo.png")
+
+
+def test_cut_outs_move_before_the_photographs(photos, cutouts, tmp_path, capsys):
+    options = ["--photos", str(photos), "--out", str(tmp_path / "a"), *SMALL, "--seed", "1"]
+    main([*options, "--cutouts", str(cutouts)])
+    assert "photo.png is no cut-out" in capsys.readouterr().err
+    rows = [
+        row for split in ("train", "test") for row in json.loads((tmp_path / "a" / split / "samples.json").read_text())
+    ]
+    things = [fg["photo"] for row in rows for fg in row["foregrounds"]]
+    assert things and all(name.startswith("disc") for name in things)
+    with pytest.raises(SystemExit):
+        main(options)
+    assert "other options (cutouts)" in capsys.readouterr().err

@@ -81,6 +81,9 @@ class DeblurConfig(Config):
         (), "*firing thresholds of the training spikes, of which each sample is given one at random; by default --vth"
     )
     flips: bool = option(False, "*turn and mirror training crops at random")
+    eval_folder: str = option(
+        "", "*data set whose test split is evaluated in training; '' is --base_folder", recipe=False
+    )
     init_path: str = option("", "*weights of a student to start from, to fine-tune it; '' starts from scratch")
     teacher_cache: str = option(
         "",
@@ -142,7 +145,8 @@ def main() -> None:
             student = ldn(blur, ldn.inputs(blur, spike, [EXPOSURE.centre]))[:, 0]
             yield Row("Deblur_Net", student.clamp(0, 1), sample.get("sharp"), "deblur")
 
-        test_set = SpikeData(cfg.base_folder, cfg.data_type, "test", use_sharp=True, **data)
+        test_folder = cfg.base_folder if cfg.test_mode else cfg.eval_folder or cfg.base_folder
+        test_set = SpikeData(test_folder, cfg.data_type, "test", use_sharp=True, **data)
         if cfg.test_mode:
             teachers = [cfg.bsn_path, cfg.sr_path] if cfg.teacher == "cascade" else []
             return test(run, test_set, rows, weights=[*teachers, cfg.deblur_path])

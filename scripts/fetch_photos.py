@@ -63,7 +63,7 @@ NO_PHOTO = (
     *("*/bee.png", "*chineseJunk*"),
 )
 SOURCES = (
-    Source("gcompris-qt-data", GPL3, "photos", GCOMPRIS + "explore_monuments.rcc", ("*",), ("*/france/*",)),
+    Source("gcompris-qt-data", GPL3, "photos", GCOMPRIS + "explore_monuments.rcc", ("*",), ("*france/*",)),
     Source("gcompris-qt-data", GPL3, "photos", GCOMPRIS + "erase.rcc", ("*.webp",)),
     Source(
         "gcompris-qt-data", GPL3, "photos", GCOMPRIS + "explore_world_animals.rcc", ("*/animals/*",), ("*narwhal*",)

@@ -372,8 +372,8 @@ def test_compare(tiny, tmp_path, checkpoints):
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert list(rows) == [
         "Blur", "SDM, raw TFP (9, nearest)", "SDM, raw TFP (21, bilinear)", "SDM + BSN (9, nearest)",
-        "Teacher BSN + EDSR + SDM", "Student LDN", "SDM + BSN (9, nearest) [weights in model/]",
-        "Teacher BSN + EDSR + SDM [weights in model/]", "Student LDN [weights in model/]",
+        "Teacher BSN + EDSR + SDM", "Student LDN", "SDM + BSN (9, nearest) [authors' weights]",
+        "Teacher BSN + EDSR + SDM [authors' weights]", "Student LDN [authors' weights]",
     ]  # fmt: skip
     assert "BSN 5 steps" in out and (tmp_path / "out" / "table.md").read_text().startswith("| at the centre")
     assert (tmp_path / "out" / "sequence.gif").read_bytes()[:3] == b"GIF"

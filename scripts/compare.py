@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
 
 from codes.checkpoint import load_student, load_weights  # noqa: E402
 from codes.cli import command  # noqa: E402
@@ -31,12 +32,12 @@ from codes.device import choose_device, describe, place  # noqa: E402
 from codes.evaluate import Report, Row, measure_rows  # noqa: E402
 from codes.figures import curves, pipeline  # noqa: E402
 from codes.files import replacing  # noqa: E402
-from codes.image import grid, to_uint8, write_animation, write_image  # noqa: E402
+from codes.image import grey, grid, to_uint8, write_animation, write_image  # noqa: E402
 from codes.metrics import lpips_network  # noqa: E402
 from codes.model.bsn_model import BSN  # noqa: E402
 from codes.model.edsr_model import EDSR  # noqa: E402
 from codes.run import provenance  # noqa: E402
-from codes.sdm import Teacher  # noqa: E402
+from codes.sdm import Enlarge, Teacher, sdm  # noqa: E402
 from codes.spike import EXPOSURE  # noqa: E402
 
 CENTRE = EXPOSURE.centre
@@ -62,6 +63,9 @@ class CompareConfig(EvalConfig):
     out: str = option("exp/compare", "folder for table.md, results.json, results.csv, pictures and sequences")
     figures: str = option(
         "", "also write the README's figures into this folder: pipeline, comparison, curves, sequence"
+    )
+    ceilings: bool = option(
+        False, "rows that are given the sharp frames' light: how far the SDM itself could go, with other sensors"
     )
     frames: int = option(25, "frames of the animated sequence", low=2, high=97)
 
@@ -112,6 +116,17 @@ class Cascade:
             yield Row("Student LDN" + words + self.mark, images, sharp, "deblur" + words.strip(" +") + suffix)
 
 
+def ceilings(blur: torch.Tensor, sharp: torch.Tensor):
+    """Rows of an SDM that knows the true light, at the size of the spikes or of the image; both ``(M, 3, H, W)``."""
+    enlarge = Enlarge("bilinear")
+
+    def seen(image):  # by the spike camera: the mean of the central 2x2 of each 4x4 block, grey
+        return enlarge(grey(F.interpolate(image, scale_factor=0.25, mode="bilinear")))
+
+    yield Row("SDM, noise-free spikes (bilinear)", sdm(blur, seen(blur), seen(sharp)), sharp, "sdm_noise_free")
+    yield Row("SDM, true grey frames", sdm(blur, grey(blur), grey(sharp)), sharp, "sdm_true_grey")
+
+
 def trained_weights(folder: str, name: str) -> tuple[Path | None, str]:
     """The last weights of a run folder, and a sentence on how long it trained; (None, '') without a folder."""
     if not folder:
@@ -133,14 +148,14 @@ SHIPPED = {
 
 def markdown(report: Report, protocol: str) -> str:
     """The table in Markdown."""
-    means = report.means()
+    means, images = report.means(), len(EXPOSURE.sequence_instants) if protocol == "sequence" else 1
     titles = {"psnr": "PSNR (dB)", "ssim": "SSIM", "mse": "MSE", "lpips": "LPIPS"}
     digits = {"psnr": 2, "ssim": 3, "mse": 5, "lpips": 3}
     metrics = [metric for metric in titles if any(metric in values for values in means.values())]
     lines = ["| " + " | ".join([PROTOCOLS[protocol], *(titles[m] for m in metrics), "ms per image"]) + " |"]
     lines.append("|---" * (len(metrics) + 2) + "|")
     for row, values in means.items():
-        time = f"{1000 * report.seconds[row] / report.count:.0f}"
+        time = f"{1000 * report.seconds[row] / report.count / images:.0f}"
         lines.append("| " + " | ".join([row, *(f"{values[m]:.{digits[m]}f}" for m in metrics), time]) + " |")
     return "\n".join(lines)
 
@@ -196,12 +211,12 @@ def main() -> None:
         if "sharps" in sample:
             sharp = sample["sharps"][0]
         yield Row("Blur", blur, sharp, "blur")
-        for name, length, mode in (
-            ("SDM, raw TFP (9, nearest)", 9, "nearest"),
-            ("SDM, raw TFP (21, bilinear)", 21, "bilinear"),
-        ):
+        for length, mode in ((9, "nearest"), (9, "bilinear"), (21, "bilinear"))[:: 1 if cfg.ceilings else 2]:
+            name = f"SDM, raw TFP ({length}, {mode})"
             images = Teacher.plain(length, mode)(sample["blur"], sample["spike"], instants)[0]
             yield Row(name, images, sharp, f"sdm_{length}_{mode}")
+        if cfg.ceilings and sharp is not None:
+            yield from ceilings(blur, sharp)
         for cascade in cascades:
             yield from cascade.rows(sample, sharp, instants, cfg.teacher_rows)
 
@@ -214,7 +229,7 @@ def main() -> None:
             "",
             f"{report.count} held-out samples of {dataset.folder}, whole frames, "
             f"mean over samples; {describe(device)}.",
-            f"Trained for: {lengths}." if lengths else "No network was trained.",
+            f"Trained for: {lengths}." if lengths else "Shipped weights, if any: model/README.md.",
         ]
     )
     print(text)
@@ -223,7 +238,8 @@ def main() -> None:
     report.write(
         out, {"configuration": as_dict(cfg), "trained": lengths, "device": describe(device), "about": provenance()}
     )
-    chosen = next((cascade for cascade in cascades if cascade.ldn), cascades[0])
+    # The best at hand is shown: the shipped weights, else the run's own, else the authors'.
+    chosen = next((cascades[index] for index in (1, 0, 2) if cascades[index].ldn), cascades[0])
     sample = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in dataset[0].items()}
     frames = sequence(cfg, sample, chosen)
     write_sequence(frames, out)

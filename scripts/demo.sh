@@ -9,9 +9,9 @@ usage() {
     cat <<TEXT
 Usage: bash scripts/demo.sh [options]
 
-Makes a virtual environment (.venv), a data set from real photographs, trains BSN, EDSR and LDN in turn for a
-small budget, evaluates all three on other photographs, and prints one table. About 12 minutes on two CPU cores;
-a GPU is used where there is one. What is finished already is not done again.
+Makes a virtual environment (.venv) and a data set from real photographs, shows what the weights in model/ make of it,
+then trains BSN, EDSR and LDN from scratch for a small budget, evaluates all on other photographs, and prints one table.
+About 12 minutes on two CPU cores; a GPU is used where there is one. What is finished already is not done again.
 
   --folder DIR       where everything goes (default: $folder): GOPRO/ cache/ exp/ results/
   --photos DIR       your own photographs (default: the four of scikit-image)
@@ -23,7 +23,7 @@ a GPU is used where there is one. What is finished already is not done again.
   --ldn_steps N      optimiser steps of train_deblur.py (default: $ldn_steps)
   --long             ten times the steps
   --device D         auto, cpu, cuda, cuda:N, mps (default: $device)
-  --skip LIST        stages to leave out: any of data,bsn,sr,deblur,test,compare joined by commas
+  --skip LIST        stages to leave out: any of data,look,bsn,sr,deblur,test,compare joined by commas
   --help             this text
 TEXT
 }
@@ -44,7 +44,10 @@ for name in train test bsn_steps sr_steps ldn_steps; do
     [[ ${!name} =~ ^[1-9][0-9]*$ ]] || fail "--$name is '${!name}'; expected a whole number above 0 (--skip leaves a stage out)"
 done
 for stage in ${skip//,/ }; do
-    case $stage in data|bsn|sr|deblur|test|compare) ;; *) fail "--skip: no stage '$stage'; there are data,bsn,sr,deblur,test,compare" ;; esac
+    case $stage in
+        data|look|bsn|sr|deblur|test|compare) ;;
+        *) fail "--skip: no stage '$stage'; there are data,look,bsn,sr,deblur,test,compare" ;;
+    esac
 done
 # Paths are the caller's; the rest happens in the project's folder.
 [[ $folder = /* ]] || folder=$PWD/$folder
@@ -65,6 +68,11 @@ quick=(--lr_schedule onecycle --grad_clip 1 --no-clip_output --eval_every 0 --sa
 if wanted data; then
     stage "data set from photographs: $data"
     $python scripts/make_demo_data.py --out "$data" --size "$size" --train "$train" --test "$test" ${photos:+--photos "$photos"}
+fi
+if wanted look && [ -f model/DeblurNet_photo.pth ]; then
+    stage "a first look: the weights in model/, pictures in $folder/look"
+    $python scripts/compare.py --base_folder "$data" --cache "$folder/cache" --device "$device" --out "$folder/look" \
+        --no-teacher_rows
 fi
 if wanted bsn; then
     stage "training BSN, the blind-spot denoiser"

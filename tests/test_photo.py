@@ -237,3 +237,26 @@ def test_sequence_protocol(tiny, tmp_path):
         sdms.append(psnr((blur * torch.from_numpy(ratio)).clamp(0, 1), sharp).item())
     for row, values in (("Blur", blurs), ("SDM, raw TFP (9, nearest)", sdms)):
         assert abs(rows[row]["per_sample"][f"{name}/000019"]["psnr"] - np.mean(values)) < 1e-3
+
+
+def test_ceilings_know_the_true_light(tiny, tmp_path):
+    argv = ["--base_folder", tiny, "--model_folder", tmp_path, "--frames", 2, "--metric_convention", "standard"]
+    call("scripts/compare.py", *argv, "--ceilings", "--out", tmp_path / "c")
+    rows = json.loads((tmp_path / "c/results.json").read_text())["rows"]
+    for path in sorted((tiny / "test/spike_data").glob("*/*.dat")):
+        name = path.parent.name
+        blur, sharp = (
+            read_image(tiny / f"test/{kind}_data" / name / "000019.png").astype(np.float32) / 255
+            for kind in ("blur", "sharp")
+        )
+        lights = [image @ np.array([0.11, 0.59, 0.3], np.float32) for image in (blur, sharp)]
+        # What the spike camera sees is the mean of the central 2x2 of each 4x4 block.
+        small = [light.reshape(16, 4, 24, 4)[:, 1:3, :, 1:3].mean((1, 3)) for light in lights]
+        large = [cv2.resize(light, (96, 64), interpolation=cv2.INTER_LINEAR) for light in small]
+        for row, (long, short) in (
+            ("SDM, noise-free spikes (bilinear)", large),
+            ("SDM, true grey frames", lights),
+        ):
+            image = np.clip(blur * np.divide(short, long, out=np.zeros_like(long), where=long > 0)[..., None], 0, 1)
+            expected = -10 * np.log10(np.mean((image - sharp) ** 2))
+            assert abs(rows[row]["per_sample"][f"{name}/000019"]["psnr"] - expected) < 0.01

@@ -7,7 +7,8 @@ r"""Stage 3 of S-SDM: distil the teacher BSN -> EDSR -> SDM into the Lightweight
 
 At five instants of the exposure the student's image is drawn to the teacher's, and the mean of the student's five
 images to the blurry photograph. No sharp image is read, so the official program trains on the split that it is tested
-on (``--train_split``). Source: S-SDM (arXiv 2403.09486), sections 3.3 and 3.4.
+on (``--train_split``). With ``--teacher sharp`` the labels are the sharp frames of a data set that
+scripts/resimulate.py made from captures. Source: S-SDM (arXiv 2403.09486), sections 3.3 and 3.4.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from codes.checkpoint import load_student, load_weights
+from codes.checkpoint import load_weights
 from codes.cli import command
 from codes.config import Config, option, parse_config
 from codes.dataset import SpikeData
@@ -29,6 +30,7 @@ from codes.run import Run
 from codes.schedule import cosine
 from codes.sdm import Teacher
 from codes.spike import EXPOSURE
+from codes.student import load_student, student_input
 from codes.textures import cached_textures
 
 
@@ -142,7 +144,7 @@ def main() -> None:
             blur, spike = sample["blur"], sample["spike"]
             yield Row("Blur", blur, sample.get("sharp"), "blur")
             yield Row("SDM", teacher(blur, spike, [EXPOSURE.centre])[:, 0], sample.get("sharp"), "tea")
-            student = ldn(blur, ldn.inputs(blur, spike, [EXPOSURE.centre]))[:, 0]
+            student = ldn(blur, student_input(ldn, blur, spike, [EXPOSURE.centre]))[:, 0]
             yield Row("Deblur_Net", student.clamp(0, 1), sample.get("sharp"), "deblur")
 
         test_folder = cfg.base_folder if cfg.test_mode else cfg.eval_folder or cfg.base_folder
@@ -173,7 +175,7 @@ def main() -> None:
                     else:
                         textures = batch["textures"] if cfg.teacher_cache else teacher.textures(spike, instants)
                         labels = teacher.labels(blur, textures)  # (B, M, 3, H, W)
-                    students = net(blur, ldn.inputs(blur, spike, instants))
+                    students = net(blur, student_input(ldn, blur, spike, instants))
                 students = students.float().clamp(0, 1) if cfg.clip_output else students.float()
                 tea, reblur = teacher_loss(students, labels), reblur_loss(students, blur)
                 run.step(cfg.lambda_tea * tea + cfg.lambda_reblur * reblur, tea=tea, reblur=reblur)

@@ -12,7 +12,7 @@ from torch import nn
 from codes.files import replacing
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
-from codes.model.ldn_model import SPIKE_INPUTS, Deblur_Net
+from codes.model.ldn_model import Deblur_Net
 
 NETWORKS = {"BSN": BSN, "EDSR": EDSR, "Deblur_Net": Deblur_Net}
 
@@ -81,32 +81,6 @@ def state_dict(path, name: str, hint: str = "") -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{path} holds no state dict of tensors; expected the weights of {name}")
     return {str(key).removeprefix("module."): value for key, value in state.items()}
-
-
-def load_student(path, gain: bool = False, hint: str = "") -> Deblur_Net:
-    """The student of a weight file, the authors' or ours; number of frames and kind of spike input are the file's.
-
-    Args:
-        path: the file.
-        gain: make spikes as bright as the image (:func:`codes.spike.exposure_gain`) even where the weights were
-            trained without, as the authors' were.
-        hint: what to do when the file is missing.
-
-    Raises:
-        FileNotFoundError, ValueError: as in :func:`load_weights`.
-    """
-    state = state_dict(path, "Deblur_Net", hint)
-    settings = {}
-    first, kind = state.get("spike_enc.0.weight"), state.get("spike_input")
-    if first is not None and first.dim() == 4:
-        settings["spike_dim"] = first.shape[1]
-    if kind is not None:
-        if kind.shape != (2,) or not 0 <= kind[0] < len(SPIKE_INPUTS):
-            raise ValueError(f"{path} asks for a spike input that this version does not know; update the program")
-        settings |= {"spike_input": SPIKE_INPUTS[int(kind[0])], "gain": bool(kind[1])}
-    ldn = load_weights(Deblur_Net(**settings), path, hint)
-    ldn.gain = ldn.gain or gain
-    return ldn
 
 
 def misfit(network: nn.Module, state: dict[str, torch.Tensor]) -> str:

@@ -13,10 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from codes.files import replacing
-from codes.image import grey
 
 
 @dataclass(frozen=True)
@@ -194,59 +192,6 @@ def spike_window(spike, centre: int, length: int):
 def spike_windows(spike: torch.Tensor, instants, length: int) -> torch.Tensor:
     """The windows around several instants: ``(B, T, H, W)`` to ``(B, M, length, H, W)``; see :func:`window`."""
     return torch.stack([spike_window(spike, instant, length) for instant in instants], dim=1)
-
-
-PYRAMID = (2, 2, 3, 5, 10, 20, 51)
-"""Lengths of the windows of :func:`spike_pyramid` on either side of the 7 single frames."""
-
-
-def spike_pyramid(spike: torch.Tensor, instants) -> torch.Tensor:
-    """The whole stream as seen from each instant: finely near it, coarsely far from it.
-
-    21 channels in the order of time, as many as the official window has frames: the frames within 3 of the instant one
-    by one, and before and after them the means over windows of 2, 2, 3, 5, 10, 20 and 51 frames (up to 96 away). A
-    window is averaged over those of its frames that the stream holds, and 0 where it holds none; so the channels also
-    tell where in the exposure the instant lies.
-
-    Args:
-        spike: ``(B, T, H, W)``, zeros and ones, any dtype.
-        instants: frame indices, 0 <= instant < T.
-
-    Returns:
-        float32 ``(B, M, 21, H, W)`` in [0, 1].
-    """
-    total = spike.shape[1]
-    sums = F.pad(torch.as_tensor(spike).float().cumsum(dim=1), (0, 0, 0, 0, 1, 0))
-    reach = [3 + sum(PYRAMID[: index + 1]) for index in range(len(PYRAMID))]  # 5, 7, 10, 15, 25, 45, 96
-    after = [(reach[i] - PYRAMID[i] + 1, reach[i] + 1) for i in range(len(PYRAMID))]
-    windows = [(1 - stop, 1 - start) for start, stop in reversed(after)]
-    windows += [(offset, offset + 1) for offset in range(-3, 4)] + after
-    channels = []
-    for instant in instants:
-        if not 0 <= instant < total:
-            raise ValueError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
-        for start, stop in windows:
-            first, last = min(max(instant + start, 0), total), min(max(instant + stop, 0), total)
-            channels.append((sums[:, last] - sums[:, first]) / max(last - first, 1))
-    return torch.stack(channels, dim=1).unflatten(1, (len(instants), len(windows)))
-
-
-def exposure_gain(blur: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
-    """What the spikes of each sample must be multiplied by to be as bright as its blurry image.
-
-    mean(grey blurry image) / mean(spikes of the exposure): about 1 at Vth 1, V at Vth V. One number for a whole
-    frame; of a crop take the frame's.
-
-    Args:
-        blur: ``(B, 3, H, W)``, B,G,R in [0, 1].
-        spike: ``(B, 137, h, w)``, zeros and ones, any dtype.
-
-    Returns:
-        float32 ``(B,)``; 1 where no pixel fires.
-    """
-    rate = spike[:, EXPOSURE.start : EXPOSURE.stop].flatten(1).float().mean(dim=1)
-    light = grey(blur).flatten(1).float().mean(dim=1)
-    return torch.where(rate > 0, light / rate.clamp(min=1e-9), 1.0)
 
 
 def tfp(spike: torch.Tensor, centre: int, length: int) -> torch.Tensor:

@@ -24,7 +24,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from codes.checkpoint import load_student, load_weights  # noqa: E402
+from codes.checkpoint import load_weights  # noqa: E402
 from codes.cli import command  # noqa: E402
 from codes.config import EvalConfig, as_dict, option, parse_config  # noqa: E402
 from codes.dataset import SpikeData  # noqa: E402
@@ -39,6 +39,7 @@ from codes.model.edsr_model import EDSR  # noqa: E402
 from codes.run import provenance  # noqa: E402
 from codes.sdm import Enlarge, Teacher, sdm  # noqa: E402
 from codes.spike import EXPOSURE  # noqa: E402
+from codes.student import load_student, student_input  # noqa: E402
 
 CENTRE = EXPOSURE.centre
 
@@ -101,7 +102,7 @@ class Cascade:
 
     def student(self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int]) -> torch.Tensor:
         """The student's images at M instants, ``(B, M, 3, H, W)`` in [0, 1]."""
-        return self.ldn(blur, self.ldn.inputs(blur, spike, instants)).clamp(0, 1)
+        return self.ldn(blur, student_input(self.ldn, blur, spike, instants)).clamp(0, 1)
 
     def rows(self, sample: dict, sharp: torch.Tensor | None, instants: Sequence[int], teachers: bool):
         """The rows of this cascade for one sample at some instants."""

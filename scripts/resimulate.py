@@ -26,7 +26,6 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from codes.checkpoint import load_student  # noqa: E402
 from codes.cli import Parser, command  # noqa: E402
 from codes.dataset import SpikeData, loader  # noqa: E402
 from codes.device import choose_device, keep_memory, place  # noqa: E402
@@ -34,6 +33,7 @@ from codes.files import replacing  # noqa: E402
 from codes.image import to_uint8, write_image  # noqa: E402
 from codes.sdm import Teacher  # noqa: E402
 from codes.spike import EXPOSURE  # noqa: E402
+from codes.student import load_student, student_input  # noqa: E402
 from codes.textures import describe_network  # noqa: E402
 from scripts import make_demo_data  # noqa: E402
 from scripts.make_demo_data import at_least, frame_size  # noqa: E402
@@ -95,7 +95,7 @@ def write_pictures(args, folder: Path) -> int:
             if student is None:
                 image = teacher(blur, spike, centre)[0, 0]
             else:
-                image = student(blur, student.inputs(blur, spike, centre))[0, 0]
+                image = student(blur, student_input(student, blur, spike, centre))[0, 0]
             write_image(path, shrunk(image, args.shrink))
     return len(captures)
 

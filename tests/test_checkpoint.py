@@ -3,11 +3,10 @@ import os
 import pytest
 import torch
 
-from codes.checkpoint import load_student, load_weights, read, save
+from codes.checkpoint import load_weights, read, save
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
-from tests.conftest import filled
 
 
 def test_authors_and_reference_files(golden_folder):
@@ -105,25 +104,3 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
         save({"a": lambda: 0}, tmp_path / "a.pth")  # a local function cannot be pickled
     assert torch.equal(read(tmp_path / "a.pth")["a"], torch.ones(2))
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
-
-
-@pytest.mark.parametrize("settings", [(21, "frames", False), (11, "frames", False), (21, "pyramid", True)])
-def test_a_students_file_says_what_it_sees(settings, tmp_path):
-    ldn = filled(Deblur_Net(*settings))
-    save(ldn.state_dict(), tmp_path / "a.pth")
-    again = load_student(tmp_path / "a.pth")
-    assert (again.spike_dim, again.kind, again.gain) == settings
-    assert load_student(tmp_path / "a.pth", gain=True).gain
-    for key, value in ldn.state_dict().items():
-        assert torch.equal(again.state_dict()[key], value)
-    official = settings[1:] == ("frames", False)
-    assert ("spike_input" in ldn.state_dict()) != official  # the official files stay as they are
-
-
-def test_a_students_file_from_the_future(tmp_path):
-    state = filled(Deblur_Net(21, "pyramid")).state_dict() | {"spike_input": torch.tensor([7, 0])}
-    save(state, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match="does not know"):
-        load_student(tmp_path / "a.pth")
-    with pytest.raises(ValueError, match="unknown key spike_input"):
-        load_weights(Deblur_Net(), tmp_path / "a.pth")

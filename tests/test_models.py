@@ -115,17 +115,3 @@ def test_ldn_at_several_instants_is_ldn_at_each():
         assert together.shape == (2, 5, 3, 32, 48)
         for index in range(5):
             np.testing.assert_allclose(together[:, index], network(blur, spike[:, index]), atol=1e-6)
-
-
-def test_spike_inputs_of_the_student():
-    blur, spike = rnd(2, 3, 32, 48), rnd(2, 137, 8, 12) < 0.3
-    frames = Deblur_Net(21).inputs(blur, spike, (20, 68))
-    assert torch.equal(frames[:, 1], spike[:, 58:79]) and torch.equal(frames[:, 0], spike[:, 10:31])
-    pyramid = Deblur_Net(21, "pyramid", gain=True).inputs(blur, spike, (20, 68))
-    light = (blur * torch.tensor([0.11, 0.59, 0.3]).view(3, 1, 1)).sum(1).mean((1, 2))
-    gain = light / spike[:, 20:117].float().mean((1, 2, 3))
-    # The single frame at the instant stands in the middle of the 21 windows.
-    torch.testing.assert_close(pyramid[:, 1, 10], spike[:, 68] * gain.view(2, 1, 1))
-    for wrong in ((21, "triangle"), (9, "pyramid")):
-        with pytest.raises(ValueError, match="spike"):
-            Deblur_Net(*wrong)

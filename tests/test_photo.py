@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from codes.checkpoint import load_student, save
+from codes.checkpoint import save
 from codes.image import read_image
 from codes.metrics import psnr
 from codes.model.ldn_model import Deblur_Net
 from codes.spike import read_dat
+from codes.student import load_student
 from scripts.fetch_photos import SOURCES, resource_files
 from scripts.resimulate import shrunk
 from tests.conftest import call, filled, options, refused

@@ -5,9 +5,7 @@ import torch
 from codes.spike import (
     EXPOSURE,
     ExposureWindow,
-    exposure_gain,
     read_dat,
-    spike_pyramid,
     spike_window,
     tfi,
     tfp,
@@ -143,35 +141,6 @@ def test_tfi_by_hand():
     assert tfi(spike, 9).flatten().tolist() == [0, 0, 0, 0]
     with pytest.raises(ValueError, match="outside the 10-frame stream"):
         tfi(spike, 10)
-
-
-def test_pyramid_sees_the_whole_stream():
-    """Against its description, frame by frame; at the ends of the exposure, near the stream's ends, in its middle."""
-    spikes = np.random.default_rng(5).random((2, 137, 3, 4)) < 0.4
-    instants = (20, 3, 68, 116, 136)
-    found = spike_pyramid(torch.from_numpy(spikes), instants)
-    assert found.shape == (2, 5, 21, 3, 4) and found.dtype == torch.float32
-    far = [(4, 5), (6, 7), (8, 9, 10), range(11, 16), range(16, 26), range(26, 46), range(46, 97)]
-    offsets = [[-offset for offset in window] for window in reversed(far)]
-    offsets += [[offset] for offset in (-3, -2, -1, 0, 1, 2, 3)] + [list(window) for window in far]
-    for m, instant in enumerate(instants):
-        for channel, near in enumerate(offsets):
-            frames = [instant + offset for offset in near if 0 <= instant + offset < 137]
-            expected = np.mean([spikes[:, t] for t in frames], axis=0) if frames else np.zeros((2, 3, 4))
-            np.testing.assert_allclose(found[:, m, channel], expected, atol=1e-5)
-    with pytest.raises(ValueError, match="instant 137"):
-        spike_pyramid(torch.from_numpy(spikes), [137])
-
-
-def test_exposure_gain_is_the_ratio_of_the_means():
-    spikes = torch.zeros(3, 137, 2, 2, dtype=torch.uint8)
-    spikes[0, 20:117:4] = 1  # 25 of 97 frames
-    spikes[1, :20] = 1  # before the exposure: does not count
-    spikes[2, 30, 0, 0] = 1
-    blur = torch.stack([torch.full((3, 8, 8), 0.5), torch.full((3, 8, 8), 0.5), torch.zeros(3, 8, 8)])
-    blur[0, 0] = 1.0  # blue: weight 0.11
-    expected = [(0.11 + 0.5 * 0.59 + 0.5 * 0.3) * 97 / 25, 1.0, 0.0]
-    np.testing.assert_allclose(exposure_gain(blur, spikes), expected, rtol=1e-5)
 
 
 def test_random_instants_cover_the_exposure():

@@ -6,14 +6,11 @@ float zeros and ones. Output: the sharp image at that instant ``(B, 3, H, W)``, 
 Source: S-SDM (arXiv 2403.09486), section 3.4; the attention is CBAM (Woo et al., ECCV 2018).
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from codes.model.pieces import pieces
-from codes.spike import exposure_gain, spike_pyramid, spike_windows
 
 SPIKE_INPUTS = ("frames", "pyramid")
 
@@ -82,10 +79,10 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
 
     Args:
         spike_dim: spike frames around the instant (``--spike_deblur_len``).
-        spike_input: what :meth:`inputs` makes of a stream: 'frames', officially the frames around the instant, or
-            'pyramid', :func:`codes.spike.spike_pyramid`.
-        gain: whether :meth:`inputs` makes spikes as bright as the image (:func:`codes.spike.exposure_gain`), so that
-            one set of weights serves every firing threshold.
+        spike_input: what the network is given of a stream (:func:`codes.student.student_input`): 'frames', officially
+            the frames around the instant, or 'pyramid', the whole stream in 21 windows.
+        gain: whether spikes are made as bright as the image first, so that one set of weights serves every firing
+            threshold.
 
     Where the last two are not the official ones, the state dict says so under the key ``spike_input``.
     """
@@ -139,25 +136,6 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
             parts = (x.index_select(0, indices // instants) for x in (blur, image))
             frames.append(self.decode(*parts, spike[indices]))
         return torch.cat(frames).unflatten(0, (-1, instants))
-
-    def inputs(self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int]) -> torch.Tensor:
-        """What the network is given of the spikes, for M instants.
-
-        Args:
-            blur: ``(B, 3, H, W)``, B,G,R in [0, 1].
-            spike: ``(B, 137, H/4, W/4)``, zeros and ones, any dtype.
-            instants: frame indices.
-
-        Returns:
-            ``(B, M, spike_dim, H/4, W/4)``.
-        """
-        if self.kind == "pyramid":
-            windows = spike_pyramid(spike, instants)
-        else:
-            windows = spike_windows(spike, instants, self.spike_dim)
-        if self.gain:
-            windows = windows * exposure_gain(blur, spike)[:, None, None, None, None]
-        return windows
 
     def encode(self, blur: torch.Tensor) -> torch.Tensor:
         """The image's branch, the same for every instant: ``(B, 3, H, W)`` to ``(B, 32, H/4, W/4)``."""

@@ -1,0 +1,116 @@
+"""The student as it is used: its weights with what they were trained to see, and what it sees of a spike stream.
+
+Officially the student (:class:`codes.model.ldn_model.Deblur_Net`) is given the 21 spike frames around the instant, and
+serves the firing threshold that it was trained at. Two things can be changed, at the same number of parameters: the
+**pyramid**, which shows it the whole stream, and the **exposure gain**, which makes spikes of any threshold as bright
+as the blurry image. A weight file says which of them it wants.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F
+
+from codes.checkpoint import load_weights, state_dict
+from codes.image import grey
+from codes.model.ldn_model import SPIKE_INPUTS, Deblur_Net
+from codes.spike import EXPOSURE, spike_windows
+
+PYRAMID = (2, 2, 3, 5, 10, 20, 51)
+"""Lengths of the windows of :func:`spike_pyramid` on either side of the 7 single frames."""
+
+
+def spike_pyramid(spike: torch.Tensor, instants) -> torch.Tensor:
+    """The whole stream as seen from each instant: finely near it, coarsely far from it.
+
+    21 channels in the order of time, as many as the official window has frames: the frames within 3 of the instant one
+    by one, and before and after them the means over windows of 2, 2, 3, 5, 10, 20 and 51 frames (up to 96 away). A
+    window is averaged over those of its frames that the stream holds, and 0 where it holds none; so the channels also
+    tell where in the exposure the instant lies.
+
+    Args:
+        spike: ``(B, T, H, W)``, zeros and ones, any dtype.
+        instants: frame indices, 0 <= instant < T.
+
+    Returns:
+        float32 ``(B, M, 21, H, W)`` in [0, 1].
+    """
+    total = spike.shape[1]
+    sums = F.pad(torch.as_tensor(spike).float().cumsum(dim=1), (0, 0, 0, 0, 1, 0))
+    reach = [3 + sum(PYRAMID[: index + 1]) for index in range(len(PYRAMID))]  # 5, 7, 10, 15, 25, 45, 96
+    after = [(reach[i] - PYRAMID[i] + 1, reach[i] + 1) for i in range(len(PYRAMID))]
+    windows = [(1 - stop, 1 - start) for start, stop in reversed(after)]
+    windows += [(offset, offset + 1) for offset in range(-3, 4)] + after
+    channels = []
+    for instant in instants:
+        if not 0 <= instant < total:
+            raise ValueError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
+        for start, stop in windows:
+            first, last = min(max(instant + start, 0), total), min(max(instant + stop, 0), total)
+            channels.append((sums[:, last] - sums[:, first]) / max(last - first, 1))
+    return torch.stack(channels, dim=1).unflatten(1, (len(instants), len(windows)))
+
+
+def exposure_gain(blur: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
+    """What the spikes of each sample must be multiplied by to be as bright as its blurry image.
+
+    mean(grey blurry image) / mean(spikes of the exposure): about 1 at Vth 1, V at Vth V: one number for each
+    sample, a crop's in training, a whole frame's in use.
+
+    Args:
+        blur: ``(B, 3, H, W)``, B,G,R in [0, 1].
+        spike: ``(B, 137, h, w)``, zeros and ones, any dtype.
+
+    Returns:
+        float32 ``(B,)``; 1 where no pixel fires.
+    """
+    rate = spike[:, EXPOSURE.start : EXPOSURE.stop].flatten(1).float().mean(dim=1)
+    light = grey(blur).flatten(1).float().mean(dim=1)
+    return torch.where(rate > 0, light / rate.clamp(min=1e-9), 1.0)
+
+
+def student_input(ldn: Deblur_Net, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int]) -> torch.Tensor:
+    """What a student is given of the spikes, for M instants.
+
+    Args:
+        ldn: the student; its settings decide.
+        blur: ``(B, 3, H, W)``, B,G,R in [0, 1].
+        spike: ``(B, 137, H/4, W/4)``, zeros and ones, any dtype.
+        instants: frame indices.
+
+    Returns:
+        ``(B, M, spike_dim, H/4, W/4)``, for ``ldn(blur, ...)``.
+    """
+    if ldn.kind == "pyramid":
+        windows = spike_pyramid(spike, instants)
+    else:
+        windows = spike_windows(spike, instants, ldn.spike_dim)
+    if ldn.gain:
+        windows = windows * exposure_gain(blur, spike)[:, None, None, None, None]
+    return windows
+
+
+def load_student(path, gain: bool = False, hint: str = "") -> Deblur_Net:
+    """The student of a weight file, the authors' or ours; number of frames and kind of spike input are the file's.
+
+    Args:
+        path: the file.
+        gain: make spikes as bright as the image (:func:`codes.spike.exposure_gain`) even where the weights were
+            trained without, as the authors' were.
+        hint: what to do when the file is missing.
+
+    Raises:
+        FileNotFoundError, ValueError: as in :func:`load_weights`.
+    """
+    state = state_dict(path, "Deblur_Net", hint)
+    settings = {}
+    first, kind = state.get("spike_enc.0.weight"), state.get("spike_input")
+    if first is not None and first.dim() == 4:
+        settings["spike_dim"] = first.shape[1]
+    if kind is not None:
+        if kind.shape != (2,) or not 0 <= kind[0] < len(SPIKE_INPUTS):
+            raise ValueError(f"{path} asks for a spike input that this version does not know; update the program")
+        settings |= {"spike_input": SPIKE_INPUTS[int(kind[0])], "gain": bool(kind[1])}
+    ldn = load_weights(Deblur_Net(**settings), path, hint)
+    ldn.gain = ldn.gain or gain
+    return ldn

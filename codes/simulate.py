@@ -44,21 +44,37 @@ def integrate_and_fire(frames: np.ndarray, warmup: np.ndarray, vth: float = 1.0)
         raise ValueError(f"frames {frames.shape} and warm-up {warmup.shape}; expected (T, H, W) and (H, W)")
     if not vth > 0:
         raise ValueError(f"firing threshold {vth}; it must be above 0")
-    threshold = np.float32(vth * VTH_UNIT)
-    voltage = np.zeros_like(warmup)
-    charge = np.empty_like(warmup)
+    sensor = Sensor(warmup, vth)
     spikes = np.empty(frames.shape, bool)
-    fired = np.empty(warmup.shape, bool)
-    for index in range(-1, len(frames)):
-        np.multiply(warmup if index < 0 else frames[index], np.float32(GAIN), out=charge)
+    for frame, fired in zip(frames, spikes, strict=True):
+        sensor.expose(frame, fired)
+    return spikes.view(np.uint8)
+
+
+class Sensor:
+    """The pixels' state between frames, for light that comes frame by frame.
+
+    Args:
+        warmup: float32 ``(H, W)`` in [0, 1], as in :func:`integrate_and_fire`.
+        vth: firing threshold in the paper's unit (> 0).
+    """
+
+    def __init__(self, warmup: np.ndarray, vth: float = 1.0):
+        self.threshold = np.float32(vth * VTH_UNIT)
+        self.voltage, self.charge = np.zeros_like(warmup), np.empty_like(warmup)
+        self.expose(warmup, np.empty(warmup.shape, bool))
+
+    def expose(self, light: np.ndarray, fired: np.ndarray) -> None:
+        """Gather the light of one frame, float32 ``(H, W)``, and say in ``fired``, bool ``(H, W)``, who fires."""
+        voltage, charge, threshold = self.voltage, self.charge, self.threshold
+        np.multiply(light, np.float32(GAIN), out=charge)
         voltage += charge
-        fired = np.greater(voltage, threshold, out=spikes[index] if index >= 0 else fired)
+        np.greater(voltage, threshold, out=fired)
         # v mod Vth: one subtraction does it while a frame adds at most one threshold.
         np.multiply(fired, threshold, out=charge)
         voltage -= charge
         if voltage.max() > threshold:
             np.fmod(voltage, threshold, out=voltage, where=voltage > threshold)
-    return spikes.view(np.uint8)
 
 
 def inherent_noise(shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:

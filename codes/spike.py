@@ -151,9 +151,14 @@ def write_dat(path, spikes: np.ndarray) -> None:
         if not ((spikes == 0) | (spikes == 1)).all():
             raise ValueError("spikes must be 0 or 1")
         spikes = spikes.astype(bool)
-    packed = np.packbits(spikes[:, ::-1].reshape(len(spikes), -1), axis=1, bitorder="little")
+    packed = pack(spikes)
     with replacing(path) as temporary:
         packed.tofile(temporary)
+
+
+def pack(spikes: np.ndarray) -> np.ndarray:
+    """Frames as they lie in a .dat file: bool ``(T, H, W)`` to uint8 ``(T, bytes of a frame)``."""
+    return np.packbits(spikes[:, ::-1].reshape(len(spikes), -1), axis=1, bitorder="little")
 
 
 def count_frames(path, height: int, width: int) -> int:

@@ -15,6 +15,8 @@ Each raw frame is decoded once and nothing is written in between; what a sample 
 memory does not grow with the sequence. The sensor's randomness depends on the seed and the sample's name alone.
 """
 
+import itertools
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -29,7 +31,7 @@ from codes.image import grey, read_image, write_image
 from codes.simulate import Sensor, inherent_noise
 from codes.spike import ExposureWindow, pack
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 OUTPUTS = ("blur", "spike", "sharp")
 
@@ -116,8 +118,12 @@ class Film:
         if self.source.is_dir():
             files = [p for p in self.source.iterdir() if p.suffix.lower() in IMAGES and p.name[0] != "."]
             self.files = sorted(files, key=_frame_key)
+            for before, path in itertools.pairwise(self.files):
+                if _frame_key(before) == _frame_key(path):
+                    raise ValueError(f"{path} and {before.name} have the same number; which frame is it?")
             self.raw = len(self.files)
-            self.digits = len(self.files[0].stem.split("_")[0]) if self.files else 6
+            numbers = re.match(r"\d+", self.files[0].stem) if self.files else None
+            self.digits = len(numbers[0]) if numbers else 6
         else:
             self.files, self.digits = [], 6
             self.raw = self._count()
@@ -206,12 +212,12 @@ class Film:
         return frame
 
 
-def _frame_key(path: Path) -> tuple:
-    """Order of ``000012.png, 000012_0.png, ..., 000013.png``."""
-    number, _, inserted = path.stem.partition("_")
-    if not number.isdecimal() or (inserted and not inserted.isdecimal()):
-        raise ValueError(f"{path} is no frame: its name must be a number, as 000012.png, or 000012_3.png if inserted")
-    return int(number), int(inserted) if inserted else -1, path.name
+def _frame_key(path: Path) -> tuple[int, int]:
+    """Order of ``000012.png, 000012_0.png, ..., 000013.png``; of other names, the number at their end."""
+    match = re.fullmatch(r"(\d+)(?:_(\d+))?", path.stem) or re.fullmatch(r".*?(\d+)()", path.stem)
+    if not match:
+        raise ValueError(f"{path} is no frame: its name must end in a number, as 000012.png")
+    return int(match[1]), int(match[2]) if match[2] else -1
 
 
 def seen_by_spike_camera(frame: np.ndarray, scale: int) -> np.ndarray:

@@ -1,6 +1,9 @@
 """Data from video: against a rendering of the official recipe (specification, section 4), written apart from it."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -10,7 +13,7 @@ from codes.image import read_image, write_image
 from codes.interpolate import Flow, Linear
 from codes.prepare import sample_seed, seen_by_spike_camera
 from codes.spike import EXPOSURE, read_dat
-from tests.conftest import call, refused
+from tests.conftest import ROOT, call, refused
 
 SIZE = (16, 32)
 
@@ -230,6 +233,41 @@ def test_mistakes(flags, words, interpolated, tmp_path):
     _, err = call("scripts/prepare_gopro.py", *argv, code=2)
     assert words in err and "Traceback" not in err
     assert not any((tmp_path / "empty").iterdir())
+
+
+def test_frames_by_other_names(interpolated, tmp_path):
+    """The number at the end of the name orders the frames; what they are called does not matter to what comes out."""
+    root, films = interpolated
+    for index, frame in enumerate(films["GOPR02"]):
+        write_image(tmp_path / "raw" / "GOPR02" / f"my-2nd-clip.{index}.ppm", frame)
+    call("scripts/blur_syn.py", "--raw_folder", tmp_path / "raw", "--out", tmp_path / "out")
+    call("scripts/blur_syn.py", "--raw_folder", root, "--out", tmp_path / "official")
+    official = files(tmp_path / "official")
+    assert files(tmp_path / "out") == {name: value for name, value in official.items() if "GOPR02" in name}
+    write_image(tmp_path / "raw" / "GOPR02" / "again.7.ppm", films["GOPR02"][0])
+    _, err = call("scripts/blur_syn.py", "--raw_folder", tmp_path / "raw", "--out", tmp_path / "no", code=2)
+    assert "have the same number" in err
+    write_image(tmp_path / "raw" / "GOPR02" / "again.7.ppm", films["GOPR02"][0])
+    (tmp_path / "raw" / "GOPR02" / "again.7.ppm").rename(tmp_path / "raw" / "GOPR02" / "nameless.ppm")
+    _, err = call("scripts/blur_syn.py", "--raw_folder", tmp_path / "raw", "--out", tmp_path / "no", code=2)
+    assert "must end in a number" in err
+
+
+def test_run_sh_and_quality(interpolated, video, tmp_path):
+    root, _ = interpolated
+    done = subprocess.run(
+        ["bash", ROOT / "scripts/run.sh", root, "--out", tmp_path / "out"],
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    call("scripts/prepare_gopro.py", "--raw_folder", root, "--interp", "none", "--out", tmp_path / "one")
+    assert files(tmp_path / "out") == files(tmp_path / "one")
+    out, _ = call("scripts/interp_quality.py", video, "--frames", 17)
+    rows = [line.split(" | ") for line in out.splitlines()[2:]]
+    assert [row[2] for row in rows] == ["1 of 2", "7 of 8"] and rows[0][1] == "17"
+    assert "nothing to measure" in refused("scripts/interp_quality.py")
 
 
 def test_exposure_numbers_are_the_papers():

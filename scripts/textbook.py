@@ -4,6 +4,9 @@ Each function or class does what its namesake in ``codes`` does, with the same r
 the paper: bit by bit, instant by instant, whole pictures for a crop, padded copies, the default memory layout.
 """
 
+import shutil
+import time
+import zlib
 from pathlib import Path
 
 import cv2
@@ -80,6 +83,51 @@ def write_dat(path, spikes: np.ndarray) -> None:
             for bit in range(8):
                 packed += (bits[:, bit] << bit).astype(np.uint8)
             file.write(packed.tobytes())
+
+
+def prepare(raw_folder: Path, out: Path, seed: int = 0) -> dict[str, float]:
+    """The official steps on interpolated frames on disk, each exposure's frames read anew by every step.
+
+    Returns:
+        Seconds of decoding, blur, spikes and writing.
+    """
+    seconds, clock = dict.fromkeys(("decode", "blur", "spikes", "write"), 0.0), time.perf_counter
+
+    def timed(kind, work):
+        begun = clock()
+        result = work()
+        seconds[kind] += clock() - begun
+        return result
+
+    for sequence in sorted(path for path in raw_folder.iterdir() if path.is_dir()):
+        paths = sorted(sequence.iterdir(), key=lambda p: (p.stem.split("_")[0], int((p.stem + "_-1").split("_")[1])))
+        folders = {kind: out / f"{kind}_data" / sequence.name for kind in ("blur", "spike", "sharp")}
+        for folder in folders.values():
+            folder.mkdir(parents=True)
+        starts = range(0, len(paths) - 96, 104)
+        for start in starts:
+            frames = timed("decode", lambda first=start: [cv2.imread(str(p)) for p in paths[first : first + 97]])
+            mean = timed("blur", lambda images=frames: np.uint8(np.rint(np.mean(images, axis=0))))
+            timed("write", lambda k=start // 8 + 6, image=mean: cv2.imwrite(str(folders["blur"] / f"{k:06}.png"), image))
+        for start in starts:
+            if start >= 20 and start + 117 <= len(paths):
+                name = f"{start // 8 + 6:06}"
+                frames = timed("decode", lambda s=start: [cv2.imread(str(p)) for p in paths[s - 20 : s + 117]])
+                rng = np.random.default_rng((seed, zlib.crc32(f"{sequence.name}/{name}".encode())))
+                timed("spikes", lambda images=frames, r=rng, n=name: _spikes(images, r, folders["spike"] / f"{n}.dat"))
+        for index in range(6, len(paths) // 8 + 1, 13):
+            timed("write", lambda k=index: shutil.copy(paths[8 * k], folders["sharp"] / f"{k:06}.png"))
+    return seconds
+
+
+def _spikes(images: list[np.ndarray], rng: np.random.Generator, path: Path) -> None:
+    """Every whole frame to float, to a quarter of the size, grey, through the sensor."""
+    light = []
+    for image in images:
+        frame = torch.from_numpy(image.transpose(2, 0, 1)[None] / 255).float()
+        light.append(grey(F.interpolate(frame, scale_factor=0.25, mode="bilinear"))[0, 0].numpy())
+    spikes = simulate(np.array(light), rng.random(light[0].shape, np.float32))
+    write_dat(path, add_noise(spikes, rng))
 
 
 # Networks ----------------------------------------------------------------------

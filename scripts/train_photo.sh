@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# The whole way to the weights in model/ (model/README.md), from photographs on: bash scripts/train_photo.sh [FOLDER]
+# Each step goes on where it was interrupted. Hours on two CPU cores; a GPU is used where there is one.
+set -euo pipefail
+
+folder=${1:-demo/photo}
+[[ $folder = /* ]] || folder=$PWD/$folder
+source "$(dirname "$0")/setup.sh"
+
+# Held out from training, of every kind some: buildings, animals, people, plants, things.
+validation=(
+    details_image_EilanDonanCastle_background explore_monuments_germany_berlinCathedral
+    explore_monuments_india_hawaMahal explore_monuments_wonders_machuPicchu explore_monuments_usa_statueofLiberty
+    erase_cheetah erase_kitten erase_spoonbills explore_world_animals_animals_lemur
+    explore_farm_animals_animals_chicken explore_world_music_music_mexico
+    nature_LadyBird nature_Dune wallpapers_ColorfulCups_2560x1600
+)
+photos=$folder/photos captures=$folder/captures cache=$folder/cache exp=$folder/exp
+
+[ -f "$photos/sources.json" ] || $python scripts/fetch_photos.py --out "$photos"
+render=(scripts/make_demo_data.py --photos "$photos/photos" --cutouts "$photos/cutouts" --size 720x1280
+    --test_photos "${validation[@]}")
+$python "${render[@]}" --out "$captures" --train 200 --test 4 --motion 5 120 --vth 1 2 4
+$python "${render[@]}" --out "$folder/val" --train 0 --test 14 --motion 15 90 --vth 1 2 4
+for motion in 10 40 100; do
+    $python "${render[@]}" --out "$folder/val$motion" --train 0 --test 7 --motion $motion $motion
+done
+
+$python train_bsn.py --config scripts/configs/photo_bsn.yml --base_folder "$captures" --cache "$cache" \
+    --save_folder "$exp/BSN" --exp_name photo --max_steps "${BSN_STEPS:-1500}"
+$python train_sr.py --config scripts/configs/photo_sr.yml --base_folder "$captures" --cache "$cache" \
+    --save_folder "$exp/SR" --exp_name photo --max_steps "${SR_STEPS:-1500}"
+
+# The student, in two rounds: on pictures that the SDM made of the captures, then on its own.
+student() { # name, data, steps, more
+    $python train_deblur.py --config scripts/configs/photo_deblur.yml --base_folder "$2/GOPRO" --eval_folder "$folder/val" \
+        --cache "$cache" --save_folder "$exp/Deblur" --exp_name "$1" --max_steps "$3" "${@:4}"
+}
+first=$exp/Deblur/round1/ckpts/DeblurNet_last.pth
+$python scripts/resimulate.py --base_folder "$captures" --out "$folder/resim1" --count 500 --size 160x256 --new_vth 1 2 4
+student round1 "$folder/resim1" 2400
+$python scripts/resimulate.py --base_folder "$captures" --out "$folder/resim2" --deblur_path "$first" --shrink 2 \
+    --count 1000 --size 192x320 --new_vth 1 2 4 --seed 1
+student photo "$folder/resim2" "${LDN_STEPS:-6500}" --init_path "$first"
+
+for vth in 1 2 4; do
+    for protocol in centre sequence; do
+        $python scripts/compare.py --base_folder "$folder/val" --vth $vth --protocol $protocol --cache "$cache" \
+            --bsn_run "$exp/BSN/photo" --sr_run "$exp/SR/photo" --deblur_run "$exp/Deblur/photo" \
+            --spike_gain both --ceilings --out "$folder/results/vth${vth}_$protocol"
+    done
+done

@@ -121,6 +121,7 @@ class Film:
             for before, path in itertools.pairwise(self.files):
                 if _frame_key(before) == _frame_key(path):
                     raise ValueError(f"{path} and {before.name} have the same number; which frame is it?")
+            self._refuse_gaps()
             self.raw = len(self.files)
             numbers = re.match(r"\d+", self.files[0].stem) if self.files else None
             self.digits = len(numbers[0]) if numbers else 6
@@ -136,6 +137,25 @@ class Film:
             raise ValueError(
                 f"{self.source}: frames of {height}x{width} pixels; expected at least {block[0]}x{block[1]}"
             )
+
+    def _refuse_gaps(self) -> None:
+        """A frame that is missing would shift all that follow it."""
+        keys = [_frame_key(path) for path in self.files]
+        numbers = [number for number, inserted in keys if inserted < 0]
+        steps = {after - before for before, after in itertools.pairwise(numbers)}
+        if len(steps) > 1:
+            before = next(a for a, b in itertools.pairwise(numbers) if b - a > min(steps))
+            raise ValueError(f"{self.source}: frame {before + min(steps)} is missing, others after it are there")
+        if self.interpolator is None and len(keys) > len(numbers):
+            whole = [(number, index) for number in numbers[:-1] for index in range(-1, self.inserted)]
+            whole.append((numbers[-1], -1) if numbers else (0, -1))
+            if odd := sorted(set(whole) ^ set(keys)):
+                number, index = odd[0]
+                what = "is missing" if odd[0] in whole else "is one too many"
+                raise ValueError(
+                    f"{self.source}: frame {number}{f'_{index}' if index >= 0 else ''} {what}; expected "
+                    f"{self.inserted} inserted frames (--num_inter), _0 to _{self.inserted - 1}, between two raw ones"
+                )
 
     @property
     def name(self) -> str:

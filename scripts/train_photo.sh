@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole way to the weights in model/ (model/README.md), from photographs on: bash scripts/train_photo.sh [FOLDER]
-# Each step goes on where it was interrupted. Hours on two CPU cores; a GPU is used where there is one.
+# Each step goes on where it was interrupted. About 75 minutes on two CPU cores with AMX; a GPU is used where there is one.
 set -euo pipefail
 
 folder=${1:-demo/photo}
@@ -27,9 +27,9 @@ for motion in 10 40 100; do
 done
 
 $python train_bsn.py --config scripts/configs/photo_bsn.yml --base_folder "$captures" --cache "$cache" \
-    --save_folder "$exp/BSN" --exp_name photo --max_steps "${BSN_STEPS:-1500}"
+    --save_folder "$exp/BSN" --exp_name photo --max_steps "${BSN_STEPS:-3000}"
 $python train_sr.py --config scripts/configs/photo_sr.yml --base_folder "$captures" --cache "$cache" \
-    --save_folder "$exp/SR" --exp_name photo --max_steps "${SR_STEPS:-1500}"
+    --save_folder "$exp/SR" --exp_name photo --max_steps "${SR_STEPS:-3000}"
 
 # The student, in two rounds: on pictures that the SDM made of the captures, then on its own.
 student() { # name, data, steps, more
@@ -37,16 +37,22 @@ student() { # name, data, steps, more
         --cache "$cache" --save_folder "$exp/Deblur" --exp_name "$1" --max_steps "$3" "${@:4}"
 }
 first=$exp/Deblur/round1/ckpts/DeblurNet_last.pth
-$python scripts/resimulate.py --base_folder "$captures" --out "$folder/resim1" --count 500 --size 160x256 --new_vth 1 2 4
-student round1 "$folder/resim1" 2400
+$python scripts/resimulate.py --base_folder "$captures" --out "$folder/resim1" --count 600 --size 160x256 --new_vth 1 2 4
+student round1 "$folder/resim1" 4000
 $python scripts/resimulate.py --base_folder "$captures" --out "$folder/resim2" --deblur_path "$first" --shrink 2 \
-    --count 1000 --size 192x320 --new_vth 1 2 4 --seed 1
-student photo "$folder/resim2" "${LDN_STEPS:-6500}" --init_path "$first"
+    --count 1500 --size 192x320 --new_vth 1 2 4 --seed 1
+student photo "$folder/resim2" "${LDN_STEPS:-9000}" --init_path "$first"
 
+for stage in BSN:BSN SR:SR Deblur:DeblurNet; do
+    cp "$exp/${stage%:*}/photo/ckpts/${stage#*:}_last.pth" "model/${stage#*:}_photo.pth"
+done
 for vth in 1 2 4; do
     for protocol in centre sequence; do
         $python scripts/compare.py --base_folder "$folder/val" --vth $vth --protocol $protocol --cache "$cache" \
-            --bsn_run "$exp/BSN/photo" --sr_run "$exp/SR/photo" --deblur_run "$exp/Deblur/photo" \
             --spike_gain both --ceilings --out "$folder/results/vth${vth}_$protocol"
     done
+done
+for motion in 10 40 100; do
+    $python scripts/compare.py --base_folder "$folder/val$motion" --protocol sequence --cache "$cache" --no-teacher_rows \
+        --out "$folder/results/motion$motion"
 done

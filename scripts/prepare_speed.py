@@ -99,7 +99,8 @@ def measure(args, folder: Path) -> None:
         print(f"| {name} | {cells} | {sum(parts.values()) / samples:.2f} | {wall[name] / samples:.2f} |")
     print()
     sizes = {name: size_of(path) / 1e6 for name, path in (("raw", raw), ("interpolated", between))}
-    print(f"disk per sample: raw frames {sizes['raw'] / samples:.0f} MB, interpolated {sizes['interpolated'] / samples:.0f} MB,")
+    per = {name: f"{size / samples:.0f} MB" for name, size in sizes.items()}
+    print(f"disk per sample: raw frames {per['raw']}, interpolated {per['interpolated']},")
     print(f"the data set {size_of(folder / 'none') / 1e6 / samples:.1f} MB; the one pass writes nothing else")
 
 

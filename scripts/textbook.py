@@ -4,6 +4,7 @@ Each function or class does what its namesake in ``codes`` does, with the same r
 the paper: bit by bit, instant by instant, whole pictures for a crop, padded copies, the default memory layout.
 """
 
+import contextlib
 import shutil
 import time
 import zlib
@@ -91,13 +92,13 @@ def prepare(raw_folder: Path, out: Path, seed: int = 0) -> dict[str, float]:
     Returns:
         Seconds of decoding, blur, spikes and writing.
     """
-    seconds, clock = dict.fromkeys(("decode", "blur", "spikes", "write"), 0.0), time.perf_counter
+    seconds = dict.fromkeys(("decode", "blur", "spikes", "write"), 0.0)
 
-    def timed(kind, work):
-        begun = clock()
-        result = work()
-        seconds[kind] += clock() - begun
-        return result
+    @contextlib.contextmanager
+    def timed(kind):
+        begun = time.perf_counter()
+        yield
+        seconds[kind] += time.perf_counter() - begun
 
     for sequence in sorted(path for path in raw_folder.iterdir() if path.is_dir()):
         paths = sorted(sequence.iterdir(), key=lambda p: (p.stem.split("_")[0], int((p.stem + "_-1").split("_")[1])))
@@ -106,17 +107,23 @@ def prepare(raw_folder: Path, out: Path, seed: int = 0) -> dict[str, float]:
             folder.mkdir(parents=True)
         starts = range(0, len(paths) - 96, 104)
         for start in starts:
-            frames = timed("decode", lambda first=start: [cv2.imread(str(p)) for p in paths[first : first + 97]])
-            mean = timed("blur", lambda images=frames: np.uint8(np.rint(np.mean(images, axis=0))))
-            timed("write", lambda k=start // 8 + 6, image=mean: cv2.imwrite(str(folders["blur"] / f"{k:06}.png"), image))
+            with timed("decode"):
+                frames = [cv2.imread(str(path)) for path in paths[start : start + 97]]
+            with timed("blur"):
+                mean = np.uint8(np.rint(np.mean(frames, axis=0)))
+            with timed("write"):
+                cv2.imwrite(str(folders["blur"] / f"{start // 8 + 6:06}.png"), mean)
         for start in starts:
             if start >= 20 and start + 117 <= len(paths):
                 name = f"{start // 8 + 6:06}"
-                frames = timed("decode", lambda s=start: [cv2.imread(str(p)) for p in paths[s - 20 : s + 117]])
-                rng = np.random.default_rng((seed, zlib.crc32(f"{sequence.name}/{name}".encode())))
-                timed("spikes", lambda images=frames, r=rng, n=name: _spikes(images, r, folders["spike"] / f"{n}.dat"))
+                with timed("decode"):
+                    frames = [cv2.imread(str(path)) for path in paths[start - 20 : start + 117]]
+                with timed("spikes"):
+                    rng = np.random.default_rng((seed, zlib.crc32(f"{sequence.name}/{name}".encode())))
+                    _spikes(frames, rng, folders["spike"] / f"{name}.dat")
         for index in range(6, len(paths) // 8 + 1, 13):
-            timed("write", lambda k=index: shutil.copy(paths[8 * k], folders["sharp"] / f"{k:06}.png"))
+            with timed("write"):
+                shutil.copy(paths[8 * index], folders["sharp"] / f"{index:06}.png")
     return seconds
 
 

@@ -22,6 +22,9 @@ WAYS = {
 ENOUGH = 0.5
 """Correlation from which on two pictures show the same scene."""
 
+SAME = 0.9
+"""Correlation from which on no other scale is looked for."""
+
 CLEARLY = 0.1
 """By how much another reading must fit better."""
 
@@ -35,6 +38,7 @@ class Alignment:
         best: of the reading that fits best.
         way: that reading, a key of :data:`WAYS`; '' is the one at hand.
         shift: (down, right) in spike pixels by which the TFP must be moved to fit.
+        scale: by what the TFP must be enlarged about its centre, before it is moved.
         textured: whether there is enough to see in both to tell.
     """
 
@@ -42,6 +46,7 @@ class Alignment:
     best: float
     way: str
     shift: tuple[int, int]
+    scale: float = 1.0
     textured: bool = True
 
     @property
@@ -51,10 +56,12 @@ class Alignment:
             return ""
         if self.best < ENOUGH:
             return f"the spikes do not show the image's scene (correlation {self.correlation:.2f})"
-        if not self.way and max(map(abs, self.shift)) <= 1:
+        if not self.way and self.scale == 1 and max(map(abs, self.shift)) <= 1:
             return ""
         down, right = self.shift
         words = [self.way] if self.way else []
+        if self.scale != 1:
+            words.append(f"seen {1 / self.scale:.2f} times as large")
         if max(map(abs, self.shift)) > 1:
             words.append(f"shifted by {-down} rows and {-right} columns of spike pixels")
         return (
@@ -63,19 +70,23 @@ class Alignment:
         )
 
 
-def align(image: np.ndarray, tfp_long: np.ndarray, reach: float = 0.25) -> Alignment:
-    """Find the reading and the shift of a long TFP that fit a blurry image best.
+SCALES = tuple(float(scale) for scale in np.geomspace(0.6, 1.7, 22).round(3))
+
+
+def align(image: np.ndarray, tfp_long: np.ndarray, reach: float = 0.25, scales: bool = False) -> Alignment:
+    """Find the reading, the scale and the shift of a long TFP that fit a blurry image best.
 
     Args:
         image: grey blurry image at the size of the spikes, float ``(h, w)``.
         tfp_long: mean of the spikes over the exposure, float ``(h, w)``.
         reach: largest shift that is looked for, as a part of each side.
+        scales: also look whether the spikes show the scene from 0.6 to 1.7 times as large, the right way up.
     """
     target, seen = _flattened(image), _flattened(tfp_long)
     # Spikes are regular: the mean of 97 errs by less than one of them. Below that there is nothing to see.
     textured = target.std() > 0.004 and seen.std() > 0.004
     as_is = _correlation(target, seen, (0, 0))
-    best = Alignment(as_is, as_is, "", (0, 0), bool(textured))
+    best = Alignment(as_is, as_is, "", (0, 0), textured=bool(textured))
     for way, mend in WAYS.items():
         if "bit order" in way and image.shape[1] % 8:
             continue
@@ -84,7 +95,22 @@ def align(image: np.ndarray, tfp_long: np.ndarray, reach: float = 0.25) -> Align
             value = _correlation(target, picture, shift)
             if value > best.best + (CLEARLY if way != best.way else CLEARLY / 2):
                 best = replace(best, best=value, way=way, shift=shift)
+    if scales and best.best < SAME:
+        for scale in SCALES:
+            picture = _flattened(_scaled(tfp_long, scale))
+            shift = _shift(target, picture, reach)
+            value = _correlation(target, picture, shift)
+            if value > best.best + (CLEARLY if best.scale == 1 else 0):
+                best = replace(best, best=value, way="", scale=scale, shift=shift)
     return best
+
+
+def _scaled(picture: np.ndarray, scale: float) -> np.ndarray:
+    """A picture enlarged about its centre, of the same size; beyond its borders, its mean."""
+    height, width = picture.shape
+    matrix = np.array([[scale, 0, (1 - scale) * (width - 1) / 2], [0, scale, (1 - scale) * (height - 1) / 2]])
+    picture = np.asarray(picture, np.float32)
+    return cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=float(picture.mean()))
 
 
 def _flattened(picture: np.ndarray) -> np.ndarray:

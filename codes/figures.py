@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import torch
 
-from codes.image import to_uint8
+from codes.image import grid, label, to_uint8
 from codes.sdm import Teacher, sdm
 from codes.spike import EXPOSURE, tfp
 from codes.student import student_input
@@ -19,6 +19,38 @@ CELL, GAP, CAPTION = (260, 146), (62, 74), 20
 def write(canvas: np.ndarray, text: str, x: int, y: int, scale: float = 0.45, colour=INK) -> None:
     """Write a line of text with its lower left corner at (x, y)."""
     cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
+
+
+def busiest(image: np.ndarray, share: float = 0.22) -> tuple[slice, slice]:
+    """The part of uint8 ``(H, W, 3)`` with the most detail, of ``share`` of each side: rows, columns."""
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32)
+    detail = np.abs(cv2.Laplacian(cv2.GaussianBlur(grey, (0, 0), 1.5), cv2.CV_32F))
+    height, width = (max(int(extent * share), 1) for extent in grey.shape)
+    sums = cv2.boxFilter(detail, -1, (width, height), anchor=(0, 0), normalize=False)
+    sums = sums[: grey.shape[0] - height + 1, : grey.shape[1] - width + 1]
+    top, left = np.unravel_index(sums.argmax(), sums.shape)
+    return slice(int(top), int(top) + height), slice(int(left), int(left) + width)
+
+
+def magnified(cells: list[tuple[np.ndarray, str]], box: tuple[slice, slice], columns: int = 0) -> np.ndarray:
+    """Captioned images side by side, below each the same part of it magnified, which is framed in the image.
+
+    Args:
+        cells: (uint8 ``(H, W, 3)`` B,G,R, caption) each, all of one size.
+        box: rows and columns of the part.
+        columns: images in a row; 0 is all.
+    """
+    (rows, across), pictures = box, []
+    for image, text in cells:
+        height, width = image.shape[:2]
+        part = image[rows, across]
+        scale = width / part.shape[1]
+        below = cv2.resize(part, (width, round(part.shape[0] * scale)), interpolation=cv2.INTER_NEAREST)
+        framed = label(image, text)
+        thick = max(height // 240, 1)
+        cv2.rectangle(framed, (across.start, rows.start), (across.stop, rows.stop), (60, 220, 255), thick)
+        pictures.append((np.vstack([framed, below]), ""))
+    return grid(pictures, columns or len(pictures))
 
 
 def pipeline(sample: dict, bsn, sr, ldn, instant: int = 36) -> np.ndarray:

@@ -4,6 +4,7 @@ The one place where the colour order is decided: **B, G, R everywhere**, as Open
 official weights expect it. Images are float32 ``(3, H, W)`` or ``(B, 3, H, W)`` in [0, 1].
 """
 
+import contextlib
 from pathlib import Path
 
 import cv2
@@ -91,24 +92,60 @@ def grid(cells: list[tuple[np.ndarray, str]], columns: int) -> np.ndarray:
     """
     height = max(image.shape[0] for image, _ in cells)
     width = max(image.shape[1] for image, _ in cells)
-    pictures = [label(enlarge_to(image, height, width), text) for image, text in cells]
+    pictures = [enlarge_to(image, height, width) for image, _ in cells]
+    pictures = [label(picture, text) if text else picture for picture, (_, text) in zip(pictures, cells, strict=True)]
     pictures += [np.zeros((height, width, 3), np.uint8)] * (-len(pictures) % columns)
     return np.vstack([np.hstack(pictures[start : start + columns]) for start in range(0, len(pictures), columns)])
 
 
+class AnimationWriter:
+    """An MP4 written frame by frame (OpenCV), so that a long one needs no memory; it appears whole or not at all.
+
+    Args:
+        path: the file.
+        fps: frames per second.
+        wanted: whether to write anything.
+
+    Raises:
+        ValueError: OpenCV has no writer for the format.
+    """
+
+    def __init__(self, path, fps: float = 12, wanted: bool = True):
+        self.path, self.fps, self.wanted, self.writer = Path(path), fps, wanted, None
+
+    def __enter__(self) -> "AnimationWriter":
+        self._stack = contextlib.ExitStack()
+        if self.wanted:
+            self.temporary = self._stack.enter_context(replacing(self.path))
+        return self
+
+    def add(self, frame: np.ndarray) -> None:
+        """Append uint8 ``(H, W, 3)``, B,G,R; all must be of one size. An odd last row or column is dropped."""
+        if not self.wanted:
+            return
+        height, width = (extent // 2 * 2 for extent in frame.shape[:2])  # the codec halves the colours' size
+        if self.writer is None:
+            code = cv2.VideoWriter_fourcc(*"mp4v")
+            self.writer = cv2.VideoWriter(str(self.temporary), code, self.fps, (width, height))
+            if not self.writer.isOpened():
+                raise ValueError(f"{self.path}: OpenCV opens no writer for this format")
+        self.writer.write(np.ascontiguousarray(frame[:height, :width]))
+
+    def __exit__(self, *error) -> None:
+        if self.writer is not None:
+            self.writer.release()
+        self._stack.__exit__(*error)
+
+
 def write_animation(path, frames: list[np.ndarray], fps: float = 12) -> None:
     """Write uint8 ``(H, W, 3)`` B,G,R frames as an endless GIF (Pillow) or as an MP4 (OpenCV), by the suffix."""
-    with replacing(path) as temporary:
-        if Path(path).suffix.lower() == ".gif":
-            from PIL import Image  # comes with scikit-image
-
-            pictures = [Image.fromarray(frame[..., ::-1]).quantize(64) for frame in frames]
-            pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)
-        else:
-            height, width = frames[0].shape[:2]
-            writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), fps, (width, height))
-            if not writer.isOpened():
-                raise ValueError(f"{path}: OpenCV opens no writer for this format")
+    if Path(path).suffix.lower() != ".gif":
+        with AnimationWriter(path, fps) as writer:
             for frame in frames:
-                writer.write(frame)
-            writer.release()
+                writer.add(frame)
+        return
+    from PIL import Image  # comes with scikit-image
+
+    with replacing(path) as temporary:
+        pictures = [Image.fromarray(frame[..., ::-1]).quantize(64) for frame in frames]
+        pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)

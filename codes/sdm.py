@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from codes.spike import EXPOSURE, tfp
+from codes.spike import EXPOSURE, tfp, tfp_long
 
 
 def sdm(blur: torch.Tensor, tfp_long: torch.Tensor, tfp_short: torch.Tensor, clip: bool = True) -> torch.Tensor:
@@ -40,7 +40,7 @@ def sdm(blur: torch.Tensor, tfp_long: torch.Tensor, tfp_short: torch.Tensor, cli
 class Teacher(nn.Module):
     """Pseudo-labels from a blurry image and its spikes; frozen, in eval mode.
 
-    E_long = enlarge(tfp(spike, 68, 97)) and E_short(t) = enlarge(denoise(tfp(spike, t, length))), both clipped, then
+    E_long = enlarge(tfp_long(spike)) and E_short(t) = enlarge(denoise(tfp(spike, t, length))), both clipped, then
     the SDM. Which teacher it is depends on the two steps: :meth:`cascade` is the official one, :meth:`plain`
     has no network at all.
 
@@ -70,9 +70,16 @@ class Teacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def long(self, spike: torch.Tensor) -> torch.Tensor:
+    def long(self, spike: torch.Tensor, exposure=EXPOSURE) -> torch.Tensor:
         """E_long ``(B, 1, 4h, 4w)`` in [0, 1] of ``spike`` ``(B, T, h, w)``; once per sample."""
-        return self.enlarge(tfp(spike, EXPOSURE.centre, EXPOSURE.length)).clamp(0, 1)
+        return self.enlarge(tfp_long(spike, exposure)).clamp(0, 1)
+
+    @torch.no_grad()
+    def short(self, spike: torch.Tensor, instants: Sequence[int]) -> torch.Tensor:
+        """E_short(t) ``(B, M, 4h, 4w)`` in [0, 1] at M instants of ``spike`` ``(B, T, h, w)``."""
+        noisy = torch.cat([tfp(spike, instant, self.length) for instant in instants], dim=1)[:, :, None]
+        short = self.enlarge(self.denoise(noisy.flatten(0, 1)).clamp(0, 1)).clamp(0, 1)
+        return short.unflatten(0, noisy.shape[:2]).squeeze(2)
 
     @torch.no_grad()
     def denoised(self, spike: torch.Tensor, instant: int) -> torch.Tensor:
@@ -84,7 +91,7 @@ class Teacher(nn.Module):
         """E_long, then E_short(t) at M instants: ``(B, 1 + M, 4h, 4w)`` in [0, 1] of ``spike`` ``(B, T, h, w)``."""
         noisy = torch.stack([tfp(spike, instant, self.length) for instant in instants], dim=1)
         short = self.denoise(noisy.flatten(0, 1)).clamp(0, 1).unflatten(0, noisy.shape[:2])
-        both = torch.cat([tfp(spike, EXPOSURE.centre, EXPOSURE.length)[:, None], short], dim=1)
+        both = torch.cat([tfp_long(spike)[:, None], short], dim=1)
         return self.enlarge(both.flatten(0, 1)).clamp(0, 1).unflatten(0, both.shape[:2]).squeeze(2)
 
     @staticmethod

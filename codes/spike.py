@@ -87,12 +87,35 @@ EXPOSURE = ExposureWindow()
 """The window of every data set in the official layout."""
 
 
+def evenly(exposure, count: int) -> tuple[int, ...]:
+    """``count`` instants from the first to the last frame of an exposure (with ``start`` and ``stop``); 1: its centre.
+
+    7 of the official exposure are those of the sequence protocol.
+
+    Raises:
+        ValueError: fewer than one, or more than the exposure has frames.
+    """
+    length = exposure.stop - exposure.start
+    if not 1 <= count <= length:
+        raise ValueError(f"{count} instants of an exposure of {length} frames; expected 1 to {length}")
+    if count == 1:
+        return (exposure.start + length // 2,)
+    return tuple(exposure.start + round(index * (length - 1) / (count - 1)) for index in range(count))
+
+
 def frame_bytes(height: int, width: int) -> int:
     """Bytes of one frame in a .dat file: height * width bits, rounded up to whole bytes."""
     return (height * width + 7) // 8
 
 
-def read_dat(path, height: int, width: int, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
+def read_dat(
+    path,
+    height: int,
+    width: int,
+    rows: slice = slice(None),
+    columns: slice = slice(None),
+    bit_order: str = "little",
+) -> np.ndarray:
     """Read a .dat spike file, or a cut-out of it, for which no more than its own bytes are unpacked.
 
     Frames follow one another. Within a byte the first pixel is the least significant bit, pixels run
@@ -103,6 +126,7 @@ def read_dat(path, height: int, width: int, rows: slice = slice(None), columns: 
         path: the file.
         height, width: size of a frame in pixels.
         rows, columns: the cut-out, in pixels, without a step; row 0 is the top.
+        bit_order: 'little' as above, or 'big' for files whose first pixel is the most significant bit.
 
     Returns:
         uint8 array ``(T, height, width)`` of zeros and ones, top row first; of the cut-out, its rows and columns.
@@ -125,10 +149,10 @@ def read_dat(path, height: int, width: int, rows: slice = slice(None), columns: 
     if width % 8 == 0:  # each row starts on a whole byte
         first, last = left // 8, -(-right // 8)
         packed = packed.reshape(frames, height, width // 8)[:, height - bottom : height - top, first:last]
-        bits = np.unpackbits(packed[:, ::-1], axis=2, bitorder="little")[..., left - 8 * first : right - 8 * first]
+        bits = np.unpackbits(packed[:, ::-1], axis=2, bitorder=bit_order)[..., left - 8 * first : right - 8 * first]
     else:
         first, last = (height - bottom) * width, (height - top) * width
-        bits = np.unpackbits(packed[:, first // 8 : -(-last // 8)], axis=1, bitorder="little")
+        bits = np.unpackbits(packed[:, first // 8 : -(-last // 8)], axis=1, bitorder=bit_order)
         bits = bits[:, first % 8 : first % 8 + last - first].reshape(frames, bottom - top, width)
         bits = bits[:, ::-1, left:right]
     return np.ascontiguousarray(bits)
@@ -214,6 +238,38 @@ def tfp(spike: torch.Tensor, centre: int, length: int) -> torch.Tensor:
         ValueError: the window leaves the stream.
     """
     return torch.as_tensor(spike_window(spike, centre, length)).float().mean(dim=-3, keepdim=True)
+
+
+def tfp_long(spike: torch.Tensor, exposure=EXPOSURE) -> torch.Tensor:
+    """The mean of the spikes over the whole exposure, as :func:`tfp` of an instant.
+
+    Args:
+        spike: ``(..., T, H, W)``.
+        exposure: anything with ``start`` and ``stop``, frame indices: the official window, or a slice.
+
+    Returns:
+        float32 ``(..., 1, H, W)`` in [0, 1].
+
+    Raises:
+        ValueError: the exposure leaves the stream.
+    """
+    start, stop, total = exposure.start, exposure.stop, spike.shape[-3]
+    if not 0 <= start < stop <= total:
+        raise ValueError(f"the exposure [{start}, {stop}) leaves the {total}-frame stream; expected 0 <= START < END")
+    return torch.as_tensor(spike[..., start:stop, :, :]).float().mean(dim=-3, keepdim=True)
+
+
+def mirrored(spike: torch.Tensor, frames: int) -> torch.Tensor:
+    """A stream ``(..., T, H, W)`` with ``frames`` more on either side, mirrored at its ends: ``T + 2 * frames``.
+
+    So a window at an end has as many frames as any other, and its mean is that of the half inside. Frames beyond a
+    whole mirroring are taken from the end frame.
+    """
+    total = spike.shape[-3]
+    index = torch.arange(-frames, total + frames)
+    index = torch.where(index < 0, -index, index)
+    index = torch.where(index >= total, 2 * (total - 1) - index, index).clamp(0, total - 1)
+    return spike.index_select(-3, index.to(spike.device))
 
 
 def tfi(spike: torch.Tensor, instant: int) -> torch.Tensor:

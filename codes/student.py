@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from codes.checkpoint import load_weights, state_dict
 from codes.image import grey
 from codes.model.ldn_model import SPIKE_INPUTS, Deblur_Net
-from codes.spike import EXPOSURE, spike_windows
+from codes.spike import EXPOSURE, spike_windows, tfp_long
 
 PYRAMID = (2, 2, 3, 5, 10, 20, 51)
 """Lengths of the windows of :func:`spike_pyramid` on either side of the 7 single frames."""
@@ -51,7 +51,7 @@ def spike_pyramid(spike: torch.Tensor, instants) -> torch.Tensor:
     return torch.stack(channels, dim=1).unflatten(1, (len(instants), len(windows)))
 
 
-def exposure_gain(blur: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
+def exposure_gain(blur: torch.Tensor, spike: torch.Tensor, exposure=EXPOSURE) -> torch.Tensor:
     """What the spikes of each sample must be multiplied by to be as bright as its blurry image.
 
     mean(grey blurry image) / mean(spikes of the exposure): about 1 at Vth 1, V at Vth V: one number for each
@@ -59,24 +59,28 @@ def exposure_gain(blur: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
 
     Args:
         blur: ``(B, 3, H, W)``, B,G,R in [0, 1].
-        spike: ``(B, 137, h, w)``, zeros and ones, any dtype.
+        spike: ``(B, T, h, w)``, zeros and ones, any dtype.
+        exposure: anything with ``start`` and ``stop``, frame indices.
 
     Returns:
         float32 ``(B,)``; 1 where no pixel fires.
     """
-    rate = spike[:, EXPOSURE.start : EXPOSURE.stop].flatten(1).float().mean(dim=1)
+    rate = tfp_long(spike, exposure).flatten(1).mean(dim=1)
     light = grey(blur).flatten(1).float().mean(dim=1)
     return torch.where(rate > 0, light / rate.clamp(min=1e-9), 1.0)
 
 
-def student_input(ldn: Deblur_Net, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int]) -> torch.Tensor:
+def student_input(
+    ldn: Deblur_Net, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int], exposure=EXPOSURE
+) -> torch.Tensor:
     """What a student is given of the spikes, for M instants.
 
     Args:
         ldn: the student; its settings decide.
         blur: ``(B, 3, H, W)``, B,G,R in [0, 1].
-        spike: ``(B, 137, H/4, W/4)``, zeros and ones, any dtype.
+        spike: ``(B, T, H/4, W/4)``, zeros and ones, any dtype.
         instants: frame indices.
+        exposure: anything with ``start`` and ``stop``, frame indices.
 
     Returns:
         ``(B, M, spike_dim, H/4, W/4)``, for ``ldn(blur, ...)``.
@@ -86,7 +90,7 @@ def student_input(ldn: Deblur_Net, blur: torch.Tensor, spike: torch.Tensor, inst
     else:
         windows = spike_windows(spike, instants, ldn.spike_dim)
     if ldn.gain:
-        windows = windows * exposure_gain(blur, spike)[:, None, None, None, None]
+        windows = windows * exposure_gain(blur, spike, exposure)[:, None, None, None, None]
     return windows
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole way to the weights in model/ (model/README.md), from photographs on: bash scripts/train_photo.sh [FOLDER]
-# Each step goes on where it was interrupted. About 75 minutes on two CPU cores with AMX; a GPU is used where there is one.
+# Each step goes on where it was interrupted. About 2.5 hours of training on one CPU core with AMX; a GPU is used where there is one.
 set -euo pipefail
 
 folder=${1:-demo/photo}
@@ -31,17 +31,28 @@ $python train_bsn.py --config scripts/configs/photo_bsn.yml --base_folder "$capt
 $python train_sr.py --config scripts/configs/photo_sr.yml --base_folder "$captures" --cache "$cache" \
     --save_folder "$exp/SR" --exp_name photo --max_steps "${SR_STEPS:-3000}"
 
-# The student, in two rounds: on pictures that the SDM made of the captures, then on its own.
+# The student, in four rounds: on pictures that the SDM made of the captures, then on its own of the round before.
+resimulate() { $python scripts/resimulate.py --base_folder "$captures" --out "$folder/$1" --new_vth 1 2 4 "${@:2}"; }
 student() { # name, data, steps, more
-    $python train_deblur.py --config scripts/configs/photo_deblur.yml --base_folder "$2/GOPRO" --eval_folder "$folder/val" \
+    $python train_deblur.py --config scripts/configs/photo_deblur.yml --base_folder "$folder/$2/GOPRO" --eval_folder "$folder/val" \
         --cache "$cache" --save_folder "$exp/Deblur" --exp_name "$1" --max_steps "$3" "${@:4}"
 }
-first=$exp/Deblur/round1/ckpts/DeblurNet_last.pth
-$python scripts/resimulate.py --base_folder "$captures" --out "$folder/resim1" --count 600 --size 160x256 --new_vth 1 2 4
-student round1 "$folder/resim1" 4000
-$python scripts/resimulate.py --base_folder "$captures" --out "$folder/resim2" --deblur_path "$first" --shrink 2 \
-    --count 1500 --size 192x320 --new_vth 1 2 4 --seed 1
-student photo "$folder/resim2" "${LDN_STEPS:-9000}" --init_path "$first"
+weights() { echo "$exp/Deblur/$1/ckpts/DeblurNet_last.pth"; }
+finer=(--shrink 2 --size 192x320)
+resimulate resim1 --count 600 --size 160x256
+student round1 resim1 4000
+resimulate resim2 "${finer[@]}" --deblur_path "$(weights round1)" --count 1500 --seed 1
+student round2 resim2 9000 --init_path "$(weights round1)"
+resimulate resim3 "${finer[@]}" --deblur_path "$(weights round2)" --count 2500 --seed 2
+student round3 resim3 18000 --init_path "$(weights round2)"
+resimulate resim4 "${finer[@]}" --deblur_path "$(weights round3)" --count 3000 --seed 3
+resimulate resim4_slow "${finer[@]}" --deblur_path "$(weights round3)" --count 500 --seed 4 --motion 0 10
+for kind in "$folder"/resim4_slow/GOPRO/train/*/; do # the slow ones among the others
+    for sequence in "$kind"*; do
+        ln -sfn "$sequence" "$folder/resim4/GOPRO/train/$(basename "$kind")/slow_$(basename "$sequence")"
+    done
+done
+student photo resim4 "${LDN_STEPS:-20000}" --init_path "$(weights round3)"
 
 for stage in BSN:BSN SR:SR Deblur:DeblurNet; do
     cp "$exp/${stage%:*}/photo/ckpts/${stage#*:}_last.pth" "model/${stage#*:}_photo.pth"

@@ -38,10 +38,14 @@ class ChannelAttention(nn.Module):
             nn.Conv2d(channels // reduction, channels, 1, bias=False),
         )
 
+    def weights(self, mean: torch.Tensor, peak: torch.Tensor) -> torch.Tensor:
+        """The weights ``(B, C, 1, 1)`` in (0, 1) of the channels with this mean and maximum, ``(B, C, 1, 1)``."""
+        return torch.sigmoid(self.fc(mean) + self.fc(peak))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, C, h, w)`` to the same."""
         mean, peak = x.mean(dim=(-2, -1), keepdim=True), x.amax(dim=(-2, -1), keepdim=True)
-        return x * torch.sigmoid(self.fc(mean) + self.fc(peak))
+        return x * self.weights(mean, peak)
 
 
 class SpatialAttention(nn.Module):
@@ -141,20 +145,27 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
         """The image's branch, the same for every instant: ``(B, 3, H, W)`` to ``(B, 32, H/4, W/4)``."""
         return self.blur_enc2(self.blur_enc(blur))
 
-    def decode(self, blur: torch.Tensor, image: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
+    def features(self, image: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
+        """What :meth:`encode` returned, joined with the spikes' branch: ``(B, 64, H/4, W/4)``."""
+        events = self.spike_enc2(self.spike_enc(spike.to(image.dtype)))
+        return torch.cat([image.contiguous(memory_format=torch.channels_last), events], dim=1)
+
+    def decode(
+        self, blur: torch.Tensor, image: torch.Tensor, spike: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """One instant of each image: for long sequences, frame by frame, with little memory.
 
         Args:
             blur: ``(B, 3, H, W)``.
             image: what :meth:`encode` made of it.
             spike: ``(B, spike_dim, H/4, W/4)``.
+            weights: of the channels, ``(B, 64, 1, 1)``: those of the whole image, where this is a tile of it.
 
         Returns:
             ``(B, 3, H, W)``, not clipped.
         """
-        events = self.spike_enc2(self.spike_enc(spike.to(blur.dtype)))
-        x = torch.cat([image.contiguous(memory_format=torch.channels_last), events], dim=1)
-        x = self.sa(self.ca(x))
+        x = self.features(image, spike)
+        x = self.sa(self.ca(x) if weights is None else x * weights)
         x = self.decoder1(self.resBlock2(self.resBlock1(x)))
         height = x.shape[-2]
         step = pieces(x, 64 * len(x) * x.shape[-1], height)

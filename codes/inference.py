@@ -132,9 +132,9 @@ def fit(blur: np.ndarray, spike: np.ndarray, crop: tuple[int, int, int, int] | N
     for offset, extent, spikes in ((top, height, h), (left, width, w)):
         first, last = max(-(offset // SCALE), 0), min((extent - offset) // SCALE, spikes)
         cuts.append((first, last, slice(offset + SCALE * first, offset + SCALE * last)))
-        if last - first < 16:
+        if last - first < 8:
             raise ValueError(
-                f"--crop {','.join(map(str, crop))} leaves image and spikes less than 16 spike pixels in common; "
+                f"--crop {','.join(map(str, crop))} leaves image and spikes less than 8 spike pixels in common; "
                 f"the image is {blur.shape[0]}x{blur.shape[1]}"
             )
     (y0, y1, rows), (x0, x1, columns) = cuts

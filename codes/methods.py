@@ -47,13 +47,8 @@ class Method:
 
     @property
     def parameters(self) -> int:
-        """Number of trainable parameters, without the fixed mean shifts of EDSR."""
-        return sum(
-            weight.numel()
-            for network in self.networks.values()
-            for name, weight in network.named_parameters()
-            if "mean" not in name
-        )
+        """Number of parameters of all networks."""
+        return sum(weight.numel() for network in self.networks.values() for weight in network.parameters())
 
 
 SHIPPED = Path(__file__).resolve().parents[1] / "model"

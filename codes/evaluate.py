@@ -25,8 +25,9 @@ from codes import metrics as metric_functions
 from codes.config import as_dict
 from codes.dataset import SpikeData, loader
 from codes.device import autocast, describe
+from codes.figures import magnified
 from codes.files import replacing
-from codes.image import grid, to_uint8, write_image
+from codes.image import to_uint8, write_image
 from codes.metrics import compute_img_metric
 from codes.run import provenance
 
@@ -274,12 +275,12 @@ def measure_sample(cfg, device: torch.device, sample: dict, rows: Rows, pictures
 
 
 def save_pictures(pictures: list[tuple], folder: Path, stem: str):
-    """Write each picture under its official name and all of them side by side; returns the panel."""
+    """Write each picture under its official name, and all side by side with a magnified part; returns the panel."""
     cells = []
     for kind, caption, image in pictures:
         write_image(folder / f"{stem}_{kind}.png", image)
         cells.append((image, caption))
-    panel = grid(cells, columns=len(cells) if len(cells) <= 4 else (len(cells) + 1) // 2)
+    panel = magnified(cells, columns=len(cells) if len(cells) <= 4 else (len(cells) + 1) // 2)
     write_image(folder / f"{stem}_panel.png", panel)
     return panel
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import torch
 
-from codes.image import grid, label, to_uint8
+from codes.image import enlarge_to, grid, label, to_uint8
 from codes.sdm import Teacher, sdm
 from codes.spike import EXPOSURE, tfp
 from codes.student import student_input
@@ -32,17 +32,19 @@ def busiest(image: np.ndarray, share: float = 0.22) -> tuple[slice, slice]:
     return slice(int(top), int(top) + height), slice(int(left), int(left) + width)
 
 
-def magnified(cells: list[tuple[np.ndarray, str]], box: tuple[slice, slice], columns: int = 0) -> np.ndarray:
+def magnified(cells: list[tuple[np.ndarray, str]], columns: int = 0) -> np.ndarray:
     """Captioned images side by side, below each the same part of it magnified, which is framed in the image.
 
+    The part is the one with the most detail in the last image.
+
     Args:
-        cells: (uint8 ``(H, W, 3)`` B,G,R, caption) each, all of one size.
-        box: rows and columns of the part.
+        cells: (uint8 ``(H, W, 3)`` B,G,R, caption) each; all are brought to the largest size.
         columns: images in a row; 0 is all.
     """
-    (rows, across), pictures = box, []
+    height, width = (max(image.shape[axis] for image, _ in cells) for axis in (0, 1))
+    cells = [(enlarge_to(image, height, width), text) for image, text in cells]
+    (rows, across), pictures = busiest(cells[-1][0]), []
     for image, text in cells:
-        height, width = image.shape[:2]
         part = image[rows, across]
         scale = width / part.shape[1]
         below = cv2.resize(part, (width, round(part.shape[0] * scale)), interpolation=cv2.INTER_NEAREST)

@@ -33,13 +33,14 @@ from codes.evaluate import Report, Row, measure_rows  # noqa: E402
 from codes.figures import curves, pipeline  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import grey, grid, to_uint8, write_animation, write_image  # noqa: E402
+from codes.methods import from_student, from_teacher  # noqa: E402
 from codes.metrics import lpips_network  # noqa: E402
 from codes.model.bsn_model import BSN  # noqa: E402
 from codes.model.edsr_model import EDSR  # noqa: E402
 from codes.run import provenance  # noqa: E402
 from codes.sdm import Enlarge, Teacher, sdm  # noqa: E402
 from codes.spike import EXPOSURE  # noqa: E402
-from codes.student import load_student, student_input  # noqa: E402
+from codes.student import load_student  # noqa: E402
 
 CENTRE = EXPOSURE.centre
 
@@ -89,32 +90,25 @@ class Cascade:
 
         self.bsn, self.sr = load("bsn", BSN), load("sr", EDSR)
         self.ldn = place(load_student(paths["deblur"]), device).eval() if paths["deblur"] else None
-        self.teachers = {}
+        self.teachers, self.students = {}, {}  # by the picture's kind
         if self.bsn:
-            self.teachers["SDM + BSN (9, nearest)"] = Teacher.plain(9, "nearest", denoise=self.bsn)
+            teacher = Teacher.plain(9, "nearest", denoise=self.bsn)
+            self.teachers["sdm_bsn"] = from_teacher("sdm_bsn", "SDM + BSN (9, nearest)", teacher)
         if self.bsn and self.sr:
-            self.teachers["Teacher BSN + EDSR + SDM"] = Teacher.cascade(self.bsn, self.sr)
-        self.gains = []  # what the row's name says and whether spikes are brightened
-        if self.ldn and self.ldn.gain:
-            self.gains = [("", True)]
-        elif self.ldn:
-            self.gains = [("", False)] * (gain != "auto") + [(" + gain", True)] * (gain != "off")
-
-    def student(self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int]) -> torch.Tensor:
-        """The student's images at M instants, ``(B, M, 3, H, W)`` in [0, 1]."""
-        return self.ldn(blur, student_input(self.ldn, blur, spike, instants)).clamp(0, 1)
+            teacher = Teacher.cascade(self.bsn, self.sr)
+            self.teachers["tea"] = from_teacher("teacher", "Teacher BSN + EDSR + SDM", teacher)
+        if self.ldn and (self.ldn.gain or gain != "auto"):
+            self.students["deblur"] = from_student("ldn", "Student LDN", self.ldn)
+        if self.ldn and not self.ldn.gain and gain != "off":
+            brightened = load_student(paths["deblur"], gain=True)
+            self.students["deblurgain"] = from_student("ldn", "Student LDN + gain", place(brightened, device).eval())
 
     def rows(self, sample: dict, sharp: torch.Tensor | None, instants: Sequence[int], teachers: bool):
         """The rows of this cascade for one sample at some instants."""
-        kinds = {"SDM + BSN (9, nearest)": "sdm_bsn", "Teacher BSN + EDSR + SDM": "tea"}
         suffix = self.mark.strip(" []").replace(" ", "_").replace("'", "")
-        for name, teacher in self.teachers.items() if teachers else ():
-            images = teacher(sample["blur"], sample["spike"], instants)[0]
-            yield Row(name + self.mark, images, sharp, kinds[name] + suffix)
-        for words, gain in self.gains:
-            self.ldn.gain = gain
-            images = self.student(sample["blur"], sample["spike"], instants)[0]
-            yield Row("Student LDN" + words + self.mark, images, sharp, "deblur" + words.strip(" +") + suffix)
+        for kind, method in ((self.teachers if teachers else {}) | self.students).items():
+            images = method.start(sample["blur"], sample["spike"])(instants)[0]
+            yield Row(method.title + self.mark, images, sharp, kind + suffix)
 
 
 def ceilings(blur: torch.Tensor, sharp: torch.Tensor):
@@ -165,16 +159,17 @@ def sequence(cfg: CompareConfig, sample: dict, cascade: Cascade) -> list[np.ndar
     """Blurry input, SDM without network and student side by side, at ``cfg.frames`` instants of the exposure."""
     blur, spike = sample["blur"][None], sample["spike"][None]
     free = Teacher.plain(21, "bilinear")
-    frames = []
+    frames, student = [], next(iter(cascade.students.values()), None)
     with torch.inference_mode():
+        students = student.start(blur, spike) if student else None
         for index in range(cfg.frames):
             instant = EXPOSURE.start + round(index * (EXPOSURE.length - 1) / (cfg.frames - 1))
             cells = [
                 (to_uint8(blur[0]), "Blurry input"),
                 (to_uint8(free(blur, spike, [instant])[0, 0]), f"SDM, no network, t = {instant - EXPOSURE.start}"),
             ]
-            if cascade.ldn:
-                cells.append((to_uint8(cascade.student(blur, spike, [instant])[0, 0]), "Student LDN" + cascade.mark))
+            if student:
+                cells.append((to_uint8(students([instant])[0, 0]), student.title + cascade.mark))
             frames.append(grid(cells, columns=len(cells)))
     return frames
 
@@ -247,7 +242,10 @@ def main() -> None:
     if cfg.figures:
         folder = Path(cfg.figures)
         if report.panels:
-            write_image(folder / "comparison.jpg", report.panels[0])
+            panel = report.panels[0]  # as wide as a page shows it
+            share = min(2400 / panel.shape[1], 1)
+            panel = cv2.resize(panel, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+            write_image(folder / "comparison.jpg", panel)
         write_sequence(frames[::2], folder)
         if chosen.bsn and chosen.sr and chosen.ldn:
             write_image(folder / "pipeline.png", pipeline(sample, chosen.bsn, chosen.sr, chosen.ldn))

@@ -24,8 +24,8 @@ from tqdm import tqdm  # noqa: E402
 from codes.cli import Parser, command  # noqa: E402
 from codes.dataset import SpikeData  # noqa: E402
 from codes.device import describe  # noqa: E402
-from codes.figures import busiest, magnified  # noqa: E402
-from codes.image import AnimationWriter, enlarge_to, grid, to_uint8, write_animation, write_image  # noqa: E402
+from codes.figures import magnified  # noqa: E402
+from codes.image import AnimationWriter, grid, to_uint8, write_animation, write_image  # noqa: E402
 from codes.inference import FLIPS, Capture, Deblurrer, check, open_capture  # noqa: E402
 from codes.methods import METHODS  # noqa: E402
 from codes.spike import EXPOSURE, evenly, tfp_long  # noqa: E402
@@ -152,7 +152,8 @@ def deblur(args, deblurrer: Deblurrer, capture: Capture, folder: Path, bar) -> N
     height, width = blur.shape[:2]
     long = to_uint8(tfp_long(torch.from_numpy(capture.spike), capture.exposure))
     peak = max(int(long.max()), 1)
-    write_image(folder / "tfp.png", np.uint8(np.minimum(long * (255 / peak), 255)))
+    preview = np.uint8(np.minimum(long * (255 / peak), 255))
+    write_image(folder / "tfp.png", preview)
     many, small, frames = len(instants) > 1, [], deblurrer.frames(capture, instants)
     share = min(720 / width, 1)
     middle = None
@@ -171,10 +172,10 @@ def deblur(args, deblurrer: Deblurrer, capture: Capture, folder: Path, bar) -> N
         write_animation(folder / "sequence.gif", small + small[-2:0:-1], args.fps)
     cells = [
         (blur, "Blurry input"),
-        (enlarge_to(cv2.imread(str(folder / "tfp.png")), height, width), "Long TFP"),
+        (preview, "Long TFP"),
         (middle, f"{deblurrer.method.title}, t = {instants[len(instants) // 2]}"),
     ]
-    write_image(folder / "comparison.png", magnified(cells, busiest(middle)))
+    write_image(folder / "comparison.png", magnified(cells))
 
 
 def opened(args, captures) -> Iterator[tuple[str, Capture]]:

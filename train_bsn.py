@@ -38,6 +38,7 @@ class BSNConfig(Config):
     height: int = option(0, "required image height (0: whatever the data have)", low=0, recipe=False)
     spike_full: bool = option(False, "train on spikes of the image's size, from spike_full/")
     bsn_path: str = option("model/BSN_1000.pth", "weights for --test_mode", recipe=False)
+    init_path: str = option("", "*weights to start from, to fine-tune them; '' starts from scratch")
 
 
 def main() -> None:
@@ -65,6 +66,8 @@ def main() -> None:
             load_weights(bsn, cfg.bsn_path).eval()
             return test(run, test_set, rows, weights=[cfg.bsn_path])
 
+        if cfg.init_path:
+            load_weights(bsn, cfg.init_path)
         train_set = SpikeData(
             cfg.base_folder, cfg.data_type, cfg.train_split, use_roi=True, roi_size=cfg.roi_size, seed=cfg.seed, **data
         )

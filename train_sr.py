@@ -38,6 +38,7 @@ class SRConfig(Config):
         "model/BSN_1000.pth", "weights of BSN for --test_mode; training does not need them", recipe=False
     )
     sr_path: str = option("model/SR_70.pth", "weights of EDSR for --test_mode", recipe=False)
+    init_path: str = option("", "*weights to start from, to fine-tune them; '' starts from scratch")
 
 
 def main() -> None:
@@ -78,6 +79,8 @@ def main() -> None:
             teacher = Teacher.cascade(bsn, load_weights(edsr, cfg.sr_path), cfg.bsn_len)
             return test(run, test_set, rows, weights=[cfg.bsn_path, cfg.sr_path])
 
+        if cfg.init_path:
+            load_weights(edsr, cfg.init_path)
         train_set = SpikeData(
             cfg.base_folder, cfg.data_type, cfg.train_split, use_roi=True, roi_size=cfg.roi_size, seed=cfg.seed, **data
         )

@@ -73,6 +73,7 @@ if wanted look && [ -f model/DeblurNet_photo.pth ]; then
     stage "a first look: the weights in model/, pictures in $folder/look"
     $python scripts/compare.py --base_folder "$data" --cache "$folder/cache" --device "$device" --out "$folder/look" \
         --no-teacher_rows
+    $python scripts/deblur.py --base_folder "$data" --limit 1 --frames 25 --device "$device" --out "$folder/look/deblur"
 fi
 if wanted bsn; then
     stage "training BSN, the blind-spot denoiser"

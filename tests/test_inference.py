@@ -308,6 +308,15 @@ def test_captures_in_rsb_layout_are_deblurred_and_fine_tuned_on(tmp_path, checkp
     real = ["--base_folder", root, "--data_type", "real"]
     call("scripts/deblur.py", *real, "--out", tmp_path / "before", "--frames", 1)
     assert read_image(tmp_path / "before" / "Board-L" / "1" / "068.png").shape == (100, 160, 3)
+    run = ["--save_folder", tmp_path / "exp", "--exp_name", "own", "--max_steps", 1, "--workers", 0, "--roi_size", 32]
+    for script, name in (("train_bsn.py", "BSN"), ("train_sr.py", "SR")):
+        file = next(checkpoints.glob(f"{name}_*.pth"))
+        more = ["--save_folder", tmp_path / name, "--init_path", file]
+        call(script, *real, *run, *more, "--lr", "1e-4", "--no-clip_output", "--bs", 1)
+        before, after = (
+            torch.load(path, weights_only=True) for path in (file, tmp_path / name / f"own/ckpts/{name}_last.pth")
+        )
+        assert 0 < max((after[key] - before[key]).abs().max().item() for key in before) < 2e-4  # one step of Adam
     weights = ["--bsn_path", checkpoints / "BSN_1000.pth", "--sr_path", checkpoints / "SR_70.pth"]
     tuning = ["--init_path", checkpoints / "DeblurNet_100.pth", "--tea_loss", "l1", "--bs", 2, "--roi_size", 32]
     run = ["--save_folder", tmp_path / "exp", "--exp_name", "own", "--max_steps", 2, "--workers", 0]

@@ -188,6 +188,12 @@ def opened(args, captures) -> Iterator[tuple[str, Capture]]:
         yield name, capture
 
 
+def shortest(path: str) -> str:
+    """A path as one would type it here."""
+    path, here = Path(path), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
 def main() -> None:
     """Check, deblur, write."""
     args = make_parser().parse_args()
@@ -197,7 +203,7 @@ def main() -> None:
     deblurrer = Deblurrer(
         args.method, args.bsn_path, args.sr_path, args.deblur_path, args.device, args.precision, args.tile
     )
-    weights = ", ".join(deblurrer.method.weights) or "no weights"
+    weights = ", ".join(map(shortest, deblurrer.method.weights)) or "no weights"
     print(f"{deblurrer.method.title} ({weights}), {args.precision} on {describe(deblurrer.device)}")
     hide = not sys.stderr.isatty()
     with tqdm(unit="frame", dynamic_ncols=True, disable=hide) as bar:

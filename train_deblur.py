@@ -12,6 +12,7 @@ scripts/resimulate.py made from captures. Source: S-SDM (arXiv 2403.09486), sect
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -148,7 +149,11 @@ def main() -> None:
             yield Row("Deblur_Net", student.clamp(0, 1), sample.get("sharp"), "deblur")
 
         test_folder = cfg.base_folder if cfg.test_mode else cfg.eval_folder or cfg.base_folder
-        test_set = SpikeData(test_folder, cfg.data_type, "test", use_sharp=True, **data)
+        evaluated = cfg.test_mode or cfg.teacher != "sharp" or (Path(test_folder) / "test" / "spike_data").is_dir()
+        if evaluated:
+            test_set = SpikeData(test_folder, cfg.data_type, "test", use_sharp=True, **data)
+        else:  # as resimulate.py makes them
+            run.say(f"{test_folder} has no test split: nothing is evaluated in training (--eval_folder)")
         if cfg.test_mode:
             teachers = [cfg.bsn_path, cfg.sr_path] if cfg.teacher == "cascade" else []
             return test(run, test_set, rows, weights=[*teachers, cfg.deblur_path])
@@ -179,7 +184,7 @@ def main() -> None:
                 students = students.float().clamp(0, 1) if cfg.clip_output else students.float()
                 tea, reblur = teacher_loss(students, labels), reblur_loss(students, blur)
                 run.step(cfg.lambda_tea * tea + cfg.lambda_reblur * reblur, tea=tea, reblur=reblur)
-            run.end_epoch(lambda: evaluate(run, test_set, rows, ldn))
+            run.end_epoch((lambda: evaluate(run, test_set, rows, ldn)) if evaluated else None)
 
 
 if __name__ == "__main__":

@@ -127,7 +127,8 @@ def places(lines: list[dict], records: list[dict], x: str) -> np.ndarray:
 
 def curve(lines: list[dict], records: list[dict], key: str, x: str) -> tuple[np.ndarray, np.ndarray]:
     """Places and values of one quantity, a step's last line counting; of an epoch, the mean over its lines."""
-    lines = sorted({line["step"]: line for line in lines if line.get(key) is not None}.values(), key=lambda d: d["step"])
+    last = {line["step"]: line for line in lines if line.get(key) is not None}
+    lines = [last[step] for step in sorted(last)]
     across, values = places(lines, records, x), np.array([line[key] for line in lines], float)
     if x == "epoch":
         epochs = np.unique(across)
@@ -211,7 +212,8 @@ def write_csv(panels: list[Panel], x: str, path) -> None:
             for line in panel.lines:
                 raw = line.y if line.raw is None else line.raw
                 for across, value, mean in zip(line.x, raw, line.y, strict=True):
-                    writer.writerow([panel.key, line.name, line.part, f"{across:.10g}", repr(float(value)), float(mean)])
+                    row = [panel.key, line.name, line.part, f"{across:.10g}", float(value), float(mean)]
+                    writer.writerow(row)
 
 
 def draw(panels: list[Panel], colours: dict[str, str] | None = None, markers: bool = False):

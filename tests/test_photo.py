@@ -173,6 +173,14 @@ def test_training_on_known_frames(resimulated, tiny, tmp_path):
     assert "Deblur_Net: ssim" in out
 
 
+def test_own_captures_need_no_test_split(resimulated, tmp_path):
+    root, _ = resimulated
+    argv = options("train_deblur.py", root / "out/GOPRO", tmp_path, "--train_split", "train", "--teacher", "sharp")
+    out, _ = call("train_deblur.py", *argv, "--max_steps", 1)
+    assert "has no test split: nothing is evaluated" in out
+    assert (tmp_path / "test/ckpts/DeblurNet_last.pth").is_file()
+
+
 def test_loss_of_known_frames_is_their_distance(resimulated, tiny, tmp_path):
     """One step on whole frames against the definition; the instants are all 7."""
     root, _ = resimulated

@@ -1,7 +1,4 @@
-"""Figures of what the program does: the pipeline with real pictures in it, and training curves. All uint8 B,G,R."""
-
-import json
-from pathlib import Path
+"""Figures of what the program does: the pipeline with real pictures in it, parts magnified. All uint8 B,G,R."""
 
 import cv2
 import numpy as np
@@ -137,32 +134,3 @@ def pipeline(sample: dict, bsn, sr, ldn, instant: int = 36) -> np.ndarray:
     write(canvas, "pseudo-", start[0], start[1] - 18, 0.42, LINES[0])
     write(canvas, "label", start[0], start[1] - 5, 0.42, LINES[0])
     return canvas
-
-
-def curves(runs: dict[str, Path], width: int = 480, height: int = 300) -> np.ndarray:
-    """The training loss of each run over its steps, both axes logarithmic, side by side.
-
-    Args:
-        runs: title -> run folder.
-        width, height: size of one plot in pixels.
-    """
-    plots = []
-    for number, (title, folder) in enumerate(runs.items()):
-        lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-        steps, losses = np.array([(line["step"], line["loss"]) for line in lines if line["kind"] == "train"]).T
-        canvas = np.full((height, width, 3), PAPER, np.uint8)
-        left, right, top, bottom = 62, width - 14, 34, height - 34
-        cv2.rectangle(canvas, (left, top), (right, bottom), (200, 200, 200), 1)
-        x, y = np.log10(steps), np.log10(np.maximum(losses, 1e-12))
-        low, high = y.min() - 0.05, y.max() + 0.05
-        across = left + (x - x[0]) / max(x[-1] - x[0], 1e-9) * (right - left)
-        down = bottom - (y - low) / (high - low) * (bottom - top)
-        points = np.stack([across, down], axis=-1).round().astype(np.int32)
-        cv2.polylines(canvas, [points[:, None]], False, LINES[number % len(LINES)], 1, cv2.LINE_AA)
-        write(canvas, f"{title}: training loss", left, top - 10, 0.5)
-        write(canvas, f"{10**high:.2g}", 6, top + 10)
-        write(canvas, f"{10**low:.2g}", 6, bottom)
-        write(canvas, f"{steps[0]:.0f}", left, bottom + 18)
-        write(canvas, f"{steps[-1]:.0f} steps", right - 90, bottom + 18)
-        plots.append(canvas)
-    return np.hstack(plots)

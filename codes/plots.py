@@ -137,7 +137,7 @@ def curve(lines: list[dict], records: list[dict], key: str, x: str) -> tuple[np.
 
 
 def run_panels(
-    folders: Sequence,
+    folders: Sequence | dict,
     keys: Sequence[str] = (),
     x: str = "step",
     smooth: int = 20,
@@ -148,7 +148,7 @@ def run_panels(
     Runs whose evaluations have the same rows share the panel of a metric.
 
     Args:
-        folders: run folders; those that hold nothing yet are left out.
+        folders: run folders, or name -> run folder; those that hold nothing yet are left out.
         keys: quantities; none: all but the learning rate.
         x: 'step', 'epoch' (training quantities are the mean over an epoch) or 'hours' of training.
         smooth: lines of ``metrics.jsonl`` in the running mean of training quantities; 1 is none.
@@ -157,13 +157,14 @@ def run_panels(
     Raises:
         ValueError: a folder without ``metrics.jsonl``, nothing in any of them, or a key that none of them has.
     """
-    folders = [Path(folder) for folder in folders]
-    short = [folder.resolve().name for folder in folders]
-    names = [name if short.count(name) == 1 else str(folder) for name, folder in zip(short, folders, strict=True)]
-    runs = {name: read_metrics(folder) for name, folder in zip(names, folders, strict=True)}
+    if not isinstance(folders, dict):
+        short = [Path(folder).resolve().name for folder in folders]
+        names = [name if short.count(name) == 1 else str(folder) for name, folder in zip(short, folders, strict=True)]
+        folders = dict(zip(names, folders, strict=True))
+    runs = {name: read_metrics(folder) for name, folder in folders.items()}
     runs = {name: records for name, records in runs.items() if records}
     if not runs:
-        raise ValueError(f"nothing is logged yet in {', '.join(map(str, folders))}")
+        raise ValueError(f"nothing is logged yet in {', '.join(map(str, folders.values()))}")
     train = {name: [record for record in records if record["kind"] == "train"] for name, records in runs.items()}
     tests = {name: [record for record in records if record["kind"] == "eval"] for name, records in runs.items()}
 
@@ -198,8 +199,10 @@ def run_panels(
                         lines.append(Line(name, across, values, part=row))
             if lines:
                 label = LABELS.get(key, key)
-                title = f"Evaluation: {label.split(' (')[0]}"
+                title = f"{label.split(' (')[0]} of {', '.join(members) if len(groups) > 1 else 'the evaluation'}"
                 panels.append(Panel(key, title, X_LABELS[x], label, lines, log.replace("y", "")))
+    if not panels:
+        raise ValueError(f"no quantity is logged in {', '.join(map(str, folders.values()))}")
     return panels
 
 
@@ -246,26 +249,28 @@ def draw(panels: list[Panel], colours: dict[str, str] | None = None, markers: bo
         for axes, panel in zip(grid, panels, strict=False):
             parts = list(dict.fromkeys(line.part for line in panel.lines))
             for line in panel.lines:
-                look = {"color": colours[line.name], "linestyle": STYLES[parts.index(line.part) % len(STYLES)]}
-                # One point has no line: it is always marked.
-                shape = shapes[line.name] or ("o" if len(line.x) == 1 else "")
+                number = parts.index(line.part)
+                look = {"color": colours[line.name], "linestyle": STYLES[number % len(STYLES)]}
+                # Rows are marked too: one point has no line style.
+                shape = shapes[line.name] or (MARKERS[number % len(MARKERS)] if line.part else "")
                 if line.raw is not None:
                     axes.plot(line.x, line.raw, **look, alpha=0.25, linewidth=0.7)
                 axes.plot(line.x, line.y, **look, linewidth=1.5, marker=shape, markersize=4)
             if panel.mark is not None:
                 axes.axvline(panel.mark, color=GREY, linestyle=":", linewidth=1)
-            for axis, name in ((axes.xaxis, "x"), (axes.yaxis, "y")):
-                if name in panel.log:
-                    axis.axes.set(**{f"{name}scale": "log"})
+            axes.set(**{f"{name}scale": "log" for name in panel.log})
             if panel.ticks is not None:
                 axes.set_xticks(list(panel.ticks), list(panel.ticks.values()))
                 axes.minorticks_off()
-            elif max(abs(edge) for edge in axes.get_xlim()) >= 1e4 and "x" not in panel.log:
-                axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
+            elif "x" not in panel.log:
+                axes.set_xlim(left=0)
+                if axes.get_xlim()[1] >= 1e4:
+                    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
             axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
             if len(parts) > 1 or parts[0]:
-                styles = [Line2D([], [], color=GREY, linestyle=STYLES[i % len(STYLES)]) for i in range(len(parts))]
-                axes.legend(styles, parts, framealpha=0.7, handlelength=2.2)
+                looks = [(STYLES[i % len(STYLES)], MARKERS[i % len(MARKERS)]) for i in range(len(parts))]
+                keys = [Line2D([], [], color=GREY, linestyle=dash, marker=shape, markersize=4) for dash, shape in looks]
+                axes.legend(keys, parts, framealpha=0.7, handlelength=3)
         for axes in grid[len(panels) :]:
             axes.remove()
         keys = [Line2D([], [], color=colours[name], linewidth=1.5, marker=shapes[name], markersize=4) for name in names]
@@ -280,11 +285,11 @@ def save(figure, path) -> Path:
     return Path(path)
 
 
-def plot_runs(folders: Sequence, path="runs.png", table="", **options) -> Path:
+def plot_runs(folders: Sequence | dict, path="runs.png", table="", **options) -> Path:
     """Draw the training curves of run folders into one file; see :func:`run_panels` for the options.
 
     Args:
-        folders: run folders.
+        folders: run folders, or name -> run folder.
         path: the picture.
         table: CSV file for the points, '' is none.
         options: ``keys``, ``x``, ``smooth``, ``log``.

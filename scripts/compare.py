@@ -30,13 +30,14 @@ from codes.config import EvalConfig, as_dict, option, parse_config  # noqa: E402
 from codes.dataset import SpikeData  # noqa: E402
 from codes.device import choose_device, describe, place  # noqa: E402
 from codes.evaluate import Report, Row, measure_rows  # noqa: E402
-from codes.figures import curves, pipeline  # noqa: E402
+from codes.figures import pipeline  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import grey, grid, to_uint8, write_animation, write_image  # noqa: E402
 from codes.methods import from_student, from_teacher  # noqa: E402
 from codes.metrics import lpips_network  # noqa: E402
 from codes.model.bsn_model import BSN  # noqa: E402
 from codes.model.edsr_model import EDSR  # noqa: E402
+from codes.plots import plot_runs  # noqa: E402
 from codes.run import provenance  # noqa: E402
 from codes.sdm import Enlarge, Teacher, sdm  # noqa: E402
 from codes.spike import EXPOSURE  # noqa: E402
@@ -252,7 +253,7 @@ def main() -> None:
         titles = {"bsn": "BSN", "sr": "EDSR", "deblur": "LDN"}
         plotted = {title: Path(runs[key][0]) for key, title in titles.items() if runs[key][0]}
         if plotted:
-            write_image(folder / "curves.png", curves(plotted))
+            plot_runs(plotted, folder / "curves.png", keys=["loss"], log="y")
     print(f"pictures: {out}/imgs/000_0000_panel.png, {out}/sequence.gif, {out}/sequence.mp4")
 
 

@@ -23,15 +23,15 @@ from codes.cli import command
 from codes.config import Config, option, parse_config
 from codes.dataset import SpikeData
 from codes.evaluate import Row, evaluate, test
-from codes.losses import TeacherLoss, reblur_loss
+from codes.losses import TeacherLoss, reblur_loss, spike_loss
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
 from codes.run import Run
 from codes.schedule import cosine
 from codes.sdm import Teacher
-from codes.spike import EXPOSURE
-from codes.student import load_student, student_input
+from codes.spike import EXPOSURE, hold_out
+from codes.student import exposure_gain, load_student, student_input
 from codes.textures import cached_textures
 
 
@@ -51,6 +51,9 @@ class DeblurConfig(Config):
     blur_step: int = option(24, "spike frames between the instants of a training step", low=1, high=96)
     lambda_tea: float = option(1.0, "weight of the teacher loss", low=0)
     lambda_reblur: float = option(100.0, "weight of the reblur loss", low=0)
+    lambda_spike: float = option(
+        0.0, "*weight of the spike-consistency loss: the student's light at its instants against hidden spikes", low=0
+    )
     use_ssim: bool = option(False, "add 1 - SSIM to the teacher loss")
     tea_loss: Literal["lpips", "ssim", "l1", "ssim+l1", "lpips+ssim"] = option(
         "lpips", "*distance to the teacher; lpips fetches VGG-16"
@@ -180,10 +183,18 @@ def main() -> None:
                     else:
                         textures = batch["textures"] if cfg.teacher_cache else teacher.textures(spike, instants)
                         labels = teacher.labels(blur, textures)  # (B, M, 3, H, W)
-                    students = net(blur, student_input(ldn, blur, spike, instants))
+                    shown = spike
+                    if cfg.lambda_spike:
+                        shown, rates = hold_out(spike, instants, (cfg.seed, run.step_count))
+                    students = net(blur, student_input(ldn, blur, shown, instants))
                 students = students.float().clamp(0, 1) if cfg.clip_output else students.float()
                 tea, reblur = teacher_loss(students, labels), reblur_loss(students, blur)
-                run.step(cfg.lambda_tea * tea + cfg.lambda_reblur * reblur, tea=tea, reblur=reblur)
+                loss, parts = cfg.lambda_tea * tea + cfg.lambda_reblur * reblur, {"tea": tea, "reblur": reblur}
+                if cfg.lambda_spike:
+                    light = rates * exposure_gain(blur, spike)[:, None, None, None]
+                    parts["spike"] = spike_loss(students, light)
+                    loss = loss + cfg.lambda_spike * parts["spike"]
+                run.step(loss, **parts)
             run.end_epoch((lambda: evaluate(run, test_set, rows, ldn)) if evaluated else None)
 
 

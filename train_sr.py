@@ -8,6 +8,8 @@ training pair that needs no sharp image. Source: S-SDM (arXiv 2403.09486), secti
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch.nn import functional as F
@@ -31,12 +33,15 @@ class SRConfig(Config):
 
     save_folder: str = option("exp/SR", "where run folders are made", recipe=False)
     lr: float = option(2e-4, "learning rate of Adam", low=0)
+    learn_from: Literal["long", "both"] = option(
+        "long",
+        "*long: the long window and the blurry image; both: also BSN's short windows and the sharp frames of a data "
+        "set whose sharp images are made from captures (scripts/resimulate.py)",
+    )
     bsn_len: int = option(
-        9, "frames of the short TFP window, for the rows of the evaluation", low=1, high=137, recipe=False
+        9, "frames of the short TFP window, for the evaluation and --learn_from both", low=1, high=137
     )
-    bsn_path: str = option(
-        "model/BSN_1000.pth", "weights of BSN for --test_mode; training does not need them", recipe=False
-    )
+    bsn_path: str = option("model/BSN_1000.pth", "weights of BSN, for --test_mode and --learn_from both")
     sr_path: str = option("model/SR_70.pth", "weights of EDSR for --test_mode", recipe=False)
     init_path: str = option("", "*weights to start from, to fine-tune them; '' starts from scratch")
 
@@ -73,7 +78,13 @@ def main() -> None:
             yield Row("BSN_Resize", nearest(denoised), sharp, "bsn_resize")
             yield Row("TFP_Resize", nearest(tfp(spike, EXPOSURE.centre, cfg.bsn_len)), sharp, "tfp_resize")
 
-        test_set = SpikeData(cfg.base_folder, cfg.data_type, "test", use_sharp=cfg.test_mode, **data)
+        evaluated = (
+            cfg.test_mode or cfg.learn_from == "long" or (Path(cfg.base_folder) / "test" / "spike_data").is_dir()
+        )
+        if evaluated:
+            test_set = SpikeData(cfg.base_folder, cfg.data_type, "test", use_sharp=cfg.test_mode, **data)
+        else:  # as resimulate.py makes them
+            run.say(f"{cfg.base_folder} has no test split: nothing is evaluated in training")
         if cfg.test_mode:
             bsn = load_weights(run.place(BSN()), cfg.bsn_path)
             teacher = Teacher.cascade(bsn, load_weights(edsr, cfg.sr_path), cfg.bsn_len)
@@ -81,19 +92,26 @@ def main() -> None:
 
         if cfg.init_path:
             load_weights(edsr, cfg.init_path)
-        train_set = SpikeData(
-            cfg.base_folder, cfg.data_type, cfg.train_split, use_roi=True, roi_size=cfg.roi_size, seed=cfg.seed, **data
-        )
+        crops = {"use_roi": True, "roi_size": cfg.roi_size, "seed": cfg.seed}
+        crops["use_sharp"] = "sequence" if cfg.learn_from == "both" else False
+        train_set = SpikeData(cfg.base_folder, cfg.data_type, cfg.train_split, **crops, **data)
+        if cfg.learn_from == "both":
+            denoiser = Teacher.plain(cfg.bsn_len, denoise=load_weights(run.place(BSN()), cfg.bsn_path))
         optimiser = torch.optim.Adam([p for p in edsr.parameters() if p.requires_grad], lr=cfg.lr)
         net = run.begin(edsr, optimiser, train_set, official_lr=lambda step, epoch: cfg.lr)
         for _epoch in run.epochs():
             for batch in run.batches():
+                low, high = tfp(batch["spike"], EXPOSURE.centre, EXPOSURE.length), grey(batch["blur"])
                 with run.autocast():
-                    output = net(tfp(batch["spike"], EXPOSURE.centre, EXPOSURE.length))
+                    if cfg.learn_from == "both":
+                        index = run.step_count % len(EXPOSURE.sequence_instants)
+                        short = denoiser.denoised(batch["spike"], EXPOSURE.sequence_instants[index])
+                        low, high = torch.cat([low, short]), torch.cat([high, grey(batch["sharps"][:, index])])
+                    output = net(low)
                 if cfg.clip_output:
                     output = output.clamp(0, 1)
-                run.step(F.mse_loss(output.float(), grey(batch["blur"])))
-            run.end_epoch(lambda: evaluate(run, test_set, training_rows, edsr))
+                run.step(F.mse_loss(output.float(), high))
+            run.end_epoch((lambda: evaluate(run, test_set, training_rows, edsr)) if evaluated else None)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,12 @@ class Config(EvalConfig):
         "official", "*learning rate over time; cosine and onecycle end at 0 with the last step"
     )
     grad_clip: float = option(0.0, "*largest gradient norm (0: no limit)", low=0)
+    ema: float = option(
+        0.0,
+        "*decay of an average of the weights, which is evaluated and saved in their place (0: none; 0.999)",
+        low=0,
+        high=0.999999,
+    )
     clip_output: bool = option(True, "*clip outputs to [0, 1] before the loss, as officially; off, no start is dead")
     max_steps: int = option(
         0,

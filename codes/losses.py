@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from codes.image import grey
 from codes.metrics import lpips_network
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
@@ -131,6 +132,20 @@ class TeacherLoss(nn.Module):
         if "l1" in self.terms:
             loss = loss + F.l1_loss(student, teacher)
         return loss
+
+
+def spike_loss(students: torch.Tensor, light: torch.Tensor) -> torch.Tensor:
+    """MSE between the student's grey frames, brought down to the spike grid, and the light that spikes measured there.
+
+    A squared error, so that the noise of the light adds a constant on average. Ours; not in the paper.
+
+    Args:
+        students: ``(B, M, 3, 4h, 4w)``, B,G,R in [0, 1].
+        light: ``(B, M, h, w)``, from frames that the student was not shown (:func:`codes.spike.hold_out`).
+    """
+    size = light.shape[-2:]
+    seen = F.adaptive_avg_pool2d(grey(students.flatten(0, 1)), size)
+    return F.mse_loss(seen, light.flatten(0, 1)[:, None])
 
 
 def reblur_loss(students: torch.Tensor, blur: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -125,6 +126,7 @@ class Run:
         self.network, self.optimiser, self.dataset, self.official_lr = network, optimiser, dataset, official_lr
         self.plan = BatchPlan(len(dataset), cfg.bs * self.world, cfg.seed, rank=self.rank, world=self.world)
         self.total = cfg.max_steps or cfg.epochs * self.plan.batches * steps_per_batch
+        self.average = [p.detach().clone() for p in network.parameters()] if cfg.ema else []
         self._open_folder()
         count = sum(p.numel() for p in network.parameters() if p.requires_grad)
         self.say(f"{type(network).__name__}: {count:,} parameters to train, {cfg.precision} on {describe(self.device)}")
@@ -224,6 +226,9 @@ class Run:
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.step_count += 1
+        if self.average:  # over about as many steps as there were, at first
+            decay = min(self.cfg.ema, self.step_count / (self.step_count + 10))
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.network.parameters()], 1 - decay)
         now = time.monotonic()
         self.seconds, self._clock = self.seconds + now - self._clock, now
         for key, value in values.items():
@@ -246,7 +251,8 @@ class Run:
         if self.finished:
             self._save_weights("last")
         if evaluation is not None and (self.finished or cfg.eval_every and self.epoch % cfg.eval_every == 0):
-            self.report(evaluation())
+            with self._averaged():
+                self.report(evaluation())
             self._clock = time.monotonic()  # what is measured is training
         if whole:
             self.epoch, self.batch = self.epoch + 1, 0
@@ -317,6 +323,8 @@ class Run:
         self.network.load_state_dict(state["weights"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
+        for own, saved in zip(self.average, state.get("average", ()), strict=True):
+            own.copy_(saved)
         torch.set_rng_state(state["rng"])
         self.step_count, self.epoch, self.batch = (state[key] for key in ("step", "epoch", "batch"))
         self.sums, self.seconds, self.done = state["sums"], state["seconds"], state["done"]
@@ -399,6 +407,7 @@ class Run:
                 "weights": self.network.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "scaler": self.scaler.state_dict(),
+                "average": self.average,
                 "rng": torch.get_rng_state(),
                 "step": self.step_count,
                 "epoch": self.epoch,
@@ -418,8 +427,22 @@ class Run:
     def _save_weights(self, label) -> None:
         if self.rank > 0:
             return
-        state = {key: value.detach().cpu().contiguous() for key, value in self.network.state_dict().items()}
-        checkpoint.save(state, self._weights_path(label))
+        with self._averaged():
+            state = {key: value.detach().cpu().contiguous() for key, value in self.network.state_dict().items()}
+            checkpoint.save(state, self._weights_path(label))
+
+    @contextmanager
+    def _averaged(self):
+        """The network with the average of its weights, where ``--ema`` asks for one."""
+        parameters = list(self.network.parameters()) if self.average else []
+        trained = [p.detach().clone() for p in parameters]
+        try:
+            for p, average in zip(parameters, self.average, strict=True):
+                p.data.copy_(average)
+            yield
+        finally:
+            for p, own in zip(parameters, trained, strict=True):
+                p.data.copy_(own)
 
     def _rate(self) -> float:
         if self.cfg.lr_schedule == "official":

@@ -23,6 +23,9 @@ captures=$folder/captures first=$folder/resim1/GOPRO
 sharp=(--teacher sharp --lambda_reblur 0 --instants 2)
 wide=(--student_spikes pyramid --spike_gain auto --train_vth 1 2 4)
 
+plain=(--teacher sdm --lambda_reblur 0)
+official=(--teacher cascade --lambda_reblur 0 --instants 2 --bsn_path "$folder/exp/BSN/photo/ckpts/BSN_last.pth")
+
 trial sharp_frames "$first" "${sharp[@]}"
 trial sharp_pyramid "$first" "${sharp[@]}" --student_spikes pyramid
 trial sharp_pyramid_gain "$first" "${sharp[@]}" "${wide[@]}"
@@ -31,5 +34,13 @@ trial sdm "$captures" --teacher sdm --lambda_reblur 0 --instants 2
 trial sdm_reblur "$captures" --teacher sdm --lambda_reblur 10
 trial sharp_reblur "$first" "${wide[@]}" --flips --teacher sharp --lambda_reblur 10 --instants 7
 trial second_round "$folder/resim2/GOPRO" "${sharp[@]}" "${wide[@]}" --flips
-trial cascade "$captures" --teacher cascade --lambda_reblur 0 --instants 2 --bsn_path "$folder/exp/BSN/photo/ckpts/BSN_last.pth" \
-    --sr_path "$folder/exp/SR/photo/ckpts/SR_last.pth"
+trial cascade "$captures" "${official[@]}" --sr_path "$folder/exp/SR/photo/ckpts/SR_last.pth"
+$python train_sr.py --config scripts/configs/photo_sr.yml --base_folder "$first" --learn_from both --max_steps "$steps" \
+    --bsn_path "$folder/exp/BSN/photo/ckpts/BSN_last.pth" --init_path "$folder/exp/SR/photo/ckpts/SR_last.pth" \
+    --save_folder "$folder/trials" --exp_name sr_both --workers 1
+trial cascade_both "$captures" "${official[@]}" --sr_path "$folder/trials/sr_both/ckpts/SR_last.pth"
+trial sdm_fixed "$captures" "${plain[@]}" --blur_step 48
+trial sdm_random "$captures" "${plain[@]}" --instants 3
+trial sdm_reblur_random "$captures" --teacher sdm --lambda_reblur 10 --instants 5
+trial sharp_ema "$first" "${sharp[@]}" --ema 0.99
+trial sdm_spikes "$captures" "${plain[@]}" --instants 2 --lambda_spike 1

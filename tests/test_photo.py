@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from codes.checkpoint import save
+from codes.checkpoint import load_weights, save
 from codes.image import read_image
 from codes.metrics import psnr
+from codes.model.bsn_model import BSN
+from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
 from codes.spike import read_dat
 from codes.student import load_student
@@ -179,6 +181,30 @@ def test_own_captures_need_no_test_split(resimulated, tmp_path):
     out, _ = call("train_deblur.py", *argv, "--max_steps", 1)
     assert "has no test split: nothing is evaluated" in out
     assert (tmp_path / "test/ckpts/DeblurNet_last.pth").is_file()
+
+
+def test_sr_learns_from_short_windows(resimulated, tmp_path, checkpoints):
+    """The first loss is that of the long window and of a short one, of BSN, at the first instant."""
+    root, _ = resimulated
+    save(filled(EDSR()).state_dict(), tmp_path / "sr.pth")
+    argv = options("train_sr.py", root / "out/GOPRO", tmp_path, "--learn_from", "both", "--use_small", "--max_steps", 1)
+    argv = [48 if word == 32 else word for word in argv] + ["--log_every", 1, "--init_path", tmp_path / "sr.pth"]
+    argv += ["--bsn_path", checkpoints / "BSN_1000.pth", "--no-clip_output"]
+    out, _ = call("train_sr.py", *argv)
+    assert "has no test split: nothing is evaluated" in out
+    logged = json.loads((tmp_path / "test/metrics.jsonl").read_text().splitlines()[0])["loss"]
+    name = min(path.parent.name for path in (root / "out/GOPRO/train/spike_data").glob("*/*.dat"))
+    spikes = read_dat(root / "out/GOPRO/train/spike_data" / name / "000019.dat", 12, 16)
+    grey = lambda kind, file: read_image(root / "out/GOPRO/train" / kind / name / file) @ [0.11, 0.59, 0.3] / 255  # noqa: E731
+    bsn, edsr, losses = load_weights(BSN(), checkpoints / "BSN_1000.pth").eval(), filled(EDSR()), []
+    for left in range(0, 17, 4):  # wherever the crop of 48x48 in 48x64 was
+        crop = torch.from_numpy(spikes[:, :, left // 4 : left // 4 + 12]).float()
+        with torch.no_grad():
+            short = bsn(crop[None, 16:25].mean(1, keepdim=True)).clamp(0, 1)
+            output = edsr(torch.cat([crop[None, 20:117].mean(1, keepdim=True), short]))[:, 0].numpy()
+        pairs = zip(output, (grey("blur_data", "000019.png"), grey("sharp_data", "000013.png")), strict=True)
+        losses.append(np.mean([(image - target[:, left : left + 48]) ** 2 for image, target in pairs]))
+    assert min(abs(loss - logged) for loss in losses) < 1e-5
 
 
 def test_loss_of_known_frames_is_their_distance(resimulated, tiny, tmp_path):

@@ -16,9 +16,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from codes.checkpoint import save
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
-from tests.conftest import ROOT, STAGES, call, options, refused
+from codes.model.ldn_model import Deblur_Net
+from tests.conftest import ROOT, STAGES, call, filled, options, refused
 
 
 def weights(folder, script):
@@ -134,6 +136,30 @@ def test_kill_and_resume_equals_the_undisturbed_run(script, tiny, tmp_path):
         return [{k: v for k, v in record.items() if k != "seconds"} for record in records(tmp_path / name)]
 
     assert logged("cut") == logged("whole")
+
+
+def test_averaged_weights(tiny, tmp_path):
+    """What --ema saves, from the weights of a run without it; also when the run was continued."""
+    start = filled(Deblur_Net()).state_dict()
+    save(start, tmp_path / "start.pth")
+    argv = options("train_deblur.py", tiny, tmp_path, "--init_path", tmp_path / "start.pth", "--save_every", 1)
+    argv += ["--lr_schedule", "constant", "--eval_every", 0, "--use_small", "--bs", 1, "--epochs"]  # one step an epoch
+    call("train_deblur.py", *argv, 4, "--exp_name", "plain")
+    call("train_deblur.py", *argv, 4, "--exp_name", "whole", "--ema", 0.2)
+    call("train_deblur.py", *argv, 2, "--exp_name", "cut", "--ema", 0.2)
+    call("train_deblur.py", *argv, 4, "--exp_name", "cut", "--ema", 0.2)
+
+    def read(run, label):
+        return torch.load(tmp_path / run / f"ckpts/DeblurNet_{label}.pth", weights_only=True)
+
+    average = {key: value.double() for key, value in start.items()}
+    for step, decay in enumerate((1 / 11, 2 / 12, 0.2, 0.2)):
+        for key, value in read("plain", step).items():
+            average[key] = decay * average[key] + (1 - decay) * value
+        assert all(torch.allclose(read("whole", step)[key].double(), average[key], atol=1e-6) for key in average)
+    assert any(not torch.equal(value, read("plain", 3)[key]) for key, value in read("whole", 3).items())
+    assert all(torch.equal(value, read("cut", "last")[key]) for key, value in read("whole", "last").items())
+    assert "--ema" in refused("train_deblur.py", *argv, 5, "--exp_name", "plain", "--ema", 0.5)
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])

@@ -623,8 +623,8 @@ def efficiency_table(maker: Maker) -> Table:
         table.notes.append(f"no training steps: {error}")
     table.columns |= {"parameters": ",d", "published parameters": ",d", "GMAC": ".2f", "GMAC, further instant": ".2f"}
     table.columns |= {"GMAC as written": ".2f", "published GMAC, 720×1280": ".1f", "peak memory, MB": ".0f"}
-    table.columns |= {"ms": ".1f", "s per training step": ".3g", "steps of the schedule": ",d", "s per epoch": ".3g"}
-    table.columns |= {"authors' s per epoch": ".0f", "whole training, h": ".3g"}
+    table.columns |= {"ms": ".1f", "s per training step": ".3g", "steps of the schedule": ",d", "s per epoch": ",.0f"}
+    table.columns |= {"authors' s per epoch": ".0f", "whole training, h": ",.1f"}
     share, batches = BATCH * CROP**2 / (cfg.step_batch * cfg.step_crop**2), -(-cfg.train_samples // BATCH)
     extra = [f"--{kind}_path={path}" for kind in ("bsn", "sr", "deblur") if (path := getattr(cfg, f"{kind}_path"))]
     hours = []

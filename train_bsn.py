@@ -44,7 +44,7 @@ class BSNConfig(Config):
 def main() -> None:
     """Train, or evaluate with ``--test_mode``."""
     cfg = parse_config(BSNConfig, description=__doc__)
-    data = {"use_small": cfg.use_small, "vth": cfg.vth, "cache": cfg.cache}
+    data = {"use_small": cfg.use_small, "vth": cfg.vth, "cache": cfg.cache, "skip_bad": cfg.skip_bad_samples}
     data |= {"spike_full": cfg.spike_full, "size": (cfg.height, cfg.width)}
     with Run(cfg, "BSN") as run:
         bsn = run.place(BSN(n_channels=1, n_output=1))

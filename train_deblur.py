@@ -135,7 +135,7 @@ def main() -> None:
         raise ValueError("--teacher_cache keeps the textures of one threshold; give --train_vth one, or leave it out")
     if cfg.teacher == "sharp" and cfg.instants > 7:
         raise ValueError(f"--instants {cfg.instants}: --teacher sharp has 7")
-    data = {"use_small": cfg.use_small, "vth": cfg.vth, "cache": cfg.cache}
+    data = {"use_small": cfg.use_small, "vth": cfg.vth, "cache": cfg.cache, "skip_bad": cfg.skip_bad_samples}
     with Run(cfg, "DeblurNet") as run:
         if cfg.test_mode:
             ldn = run.place(load_student(cfg.deblur_path, gain=cfg.spike_gain == "auto")).eval()

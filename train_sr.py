@@ -49,7 +49,7 @@ class SRConfig(Config):
 def main() -> None:
     """Train, or evaluate with ``--test_mode``."""
     cfg = parse_config(SRConfig, description=__doc__)
-    data = {"use_small": cfg.use_small, "vth": cfg.vth, "cache": cfg.cache}
+    data = {"use_small": cfg.use_small, "vth": cfg.vth, "cache": cfg.cache, "skip_bad": cfg.skip_bad_samples}
     with Run(cfg, "SR") as run:
         edsr = run.place(EDSR(color_num=1))
         nearest = Enlarge("nearest")

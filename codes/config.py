@@ -58,6 +58,11 @@ class EvalConfig:
         "auto", "*auto, cpu, cuda, cuda:N or mps; with torchrun, auto and cuda give each rank its GPU", recipe=False
     )
     precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "*autocast precision")
+    deterministic: bool = option(
+        False,
+        "*only operations with the same result each time, on a GPU, where PyTorch has them; a CPU needs none",
+        recipe=False,
+    )
     workers: int = option(
         -1, "*loader processes (-1: one per core, at most 4); the result does not depend on it", low=-1, recipe=False
     )
@@ -102,6 +107,16 @@ class Config(EvalConfig):
     log_every: int = option(10, "*steps between lines in metrics.jsonl and TensorBoard", low=1, recipe=False)
     compile: bool = option(
         False, "*torch.compile the network that is trained; where that fails, go on without", recipe=False
+    )
+    on_nan: Literal["stop", "skip"] = option(
+        "stop",
+        "*what a loss or gradient that is not finite does: stop the run, or drop the step and count it",
+        recipe=False,
+    )
+    skip_bad_samples: bool = option(
+        False,
+        "*go on without samples that cannot be read, and count them; off, the first one stops the run",
+        recipe=False,
     )
     overwrite: bool = option(False, "*start anew; the earlier run folder is kept under another name", recipe=False)
 

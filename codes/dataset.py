@@ -22,6 +22,7 @@ import torch
 
 from codes import distributed
 from codes.cache import ArrayCache
+from codes.cli import one_line
 from codes.image import read_image, to_float
 from codes.spike import EXPOSURE, count_frames, frame_bytes, read_dat
 
@@ -56,6 +57,8 @@ class SpikeData(torch.utils.data.Dataset):
         size: (height, width) that the images must have; 0 is any.
         cache: folder that keeps the decoded images from their first use on (:mod:`codes.cache`); '' is none. The
             samples are the same bit for bit.
+        skip_bad: a sample that cannot be read is then {'name', 'fault'}, the latter saying why, instead of an error;
+            :func:`loader` keeps these apart.
         flips: turn crops by a random multiple of 90 degrees, and mirror every other one.
 
     Attributes:
@@ -84,6 +87,7 @@ class SpikeData(torch.utils.data.Dataset):
         cache="",
         flips: bool = False,
         more_vth: Sequence[float] = (),
+        skip_bad: bool = False,
     ):
         if data_type not in ("GOPRO", "real"):
             raise ValueError(f"data_type '{data_type}'; expected 'GOPRO' or 'real'")
@@ -92,7 +96,7 @@ class SpikeData(torch.utils.data.Dataset):
         self.scale = 1 if spike_full else SCALE
         self.use_roi, self.roi_size, self.seed, self.size = use_roi, roi_size, seed, size
         self.use_sharp = use_sharp if data_type == "GOPRO" else False
-        self.flips = flips
+        self.flips, self.skip_bad = flips, skip_bad
         self.cache = ArrayCache(Path(cache)) if cache else None
         self.textures: ArrayCache | None = None
         self.folder = self._split_folder(Path(root_dir), data_type, stage)
@@ -122,7 +126,7 @@ class SpikeData(torch.utils.data.Dataset):
         # Lengths cost nothing to read: look closely at the first sample and at each that differs from it.
         lengths = [path.stat().st_size for path in self.spike_paths]
         for index, length in enumerate(lengths):
-            if index == 0 or length != lengths[0]:
+            if (index == 0 or length != lengths[0]) and not skip_bad:
                 self[index]
 
     @staticmethod
@@ -150,6 +154,8 @@ class SpikeData(torch.utils.data.Dataset):
             path = base.parent / (base.name + suffix)
             if path.is_file():
                 return path
+        if self.skip_bad:  # found missing when it is read
+            return base.parent / (base.name + suffixes[0])
         raise FileNotFoundError(
             errno.ENOENT, f"the sample {self._name(spike_path)} has no {kind}: no such file", str(base) + suffixes[0]
         )
@@ -172,7 +178,12 @@ class SpikeData(torch.utils.data.Dataset):
 
     def __getitem__(self, item) -> dict:
         index, epoch = item if isinstance(item, tuple) else (item, 0)
-        return self._read(index, epoch, self.roi_size if self.use_roi else 0)
+        try:
+            return self._read(index, epoch, self.roi_size if self.use_roi else 0)
+        except (OSError, ValueError) as error:
+            if not self.skip_bad:
+                raise
+            return {"name": self._name(self.spike_paths[index]), "fault": one_line(error)}
 
     def whole(self, index: int) -> dict:
         """A sample in whole frames, without textures, whether the data set crops or not."""
@@ -319,8 +330,21 @@ def loader(dataset: SpikeData, batch_sampler=None, workers: int = -1, pin: bool 
     # A forked child that inherits OpenCV's thread pool can wait for it for ever; the processes are the parallelism.
     cv2.setNumThreads(0)
     return torch.utils.data.DataLoader(
-        dataset, num_workers=workers, pin_memory=pin, worker_init_fn=_leave_signals_to_parent, **order
+        dataset,
+        num_workers=workers,
+        pin_memory=pin,
+        worker_init_fn=_leave_signals_to_parent,
+        collate_fn=_collate,
+        **order,
     )
+
+
+def _collate(samples: list[dict]) -> dict:
+    """A batch of the samples that could be read; ``faults``, if there are any, has the others: name -> why."""
+    faults = {sample["name"]: sample["fault"] for sample in samples if "fault" in sample}
+    good = [sample for sample in samples if "fault" not in sample]
+    batch = torch.utils.data.default_collate(good) if good else {}
+    return {**batch, "faults": faults} if faults else batch
 
 
 def _leave_signals_to_parent(_worker: int) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import sys
 from collections.abc import Callable
 
@@ -50,6 +51,13 @@ def keep_memory(keep: bool = True) -> None:
             mallopt = ctypes.CDLL(None).mallopt
             mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: larger blocks come from the system; 32 MB is the most it takes
             mallopt(-1, 2**31 - 1 if keep else 2**26)  # M_TRIM_THRESHOLD: free memory that is kept
+
+
+def be_deterministic() -> None:
+    """Operations with the same result each time; PyTorch warns of one that it does not have in such a form."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
 
 
 def describe(device: torch.device) -> str:

@@ -63,12 +63,14 @@ class Measured:
         values: row -> metric -> value; no metric where there is no reference.
         seconds: row -> seconds.
         pictures: (the word in the file name, caption, uint8 ``(H, W, 3)`` B,G,R) of each picture.
+        fault: why the sample could not be read, if so.
     """
 
     name: str
     values: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     pictures: list[tuple] = field(default_factory=list)
+    fault: str = ""
 
 
 @dataclass
@@ -80,15 +82,20 @@ class Report:
         values: row -> metric -> one value per sample.
         seconds: row -> seconds over all samples; what rows share counts where it was first computed.
         panels: comparison pictures, uint8 ``(H, W, 3)`` B,G,R.
+        faults: sample that could not be read -> why.
     """
 
     names: list[str] = field(default_factory=list)
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     panels: list = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
 
     def add(self, sample: Measured) -> None:
         """Take up the next sample."""
+        if sample.fault:
+            self.faults[sample.name] = sample.fault
+            return
         self.names.append(sample.name)
         for row, values in sample.values.items():
             columns = self.values.setdefault(row, {})
@@ -118,7 +125,7 @@ class Report:
         return [
             f"{row}: " + ("".join(f"{metric}: {value:.3f}  " for metric, value in columns.items()) or "no reference")
             for row, columns in self.means().items()
-        ]
+        ] + [f"skipped {name}: {fault}" for name, fault in self.faults.items()]
 
     def write(self, folder: Path, about: dict) -> None:
         """Write results.json (means and every sample), results.csv (means) and results.txt (the official lines)."""
@@ -135,7 +142,16 @@ class Report:
         }
         with replacing(folder / "results.json") as path:
             path.write_text(
-                json.dumps({**about, "samples": self.count, "ms_per_sample": self.milliseconds, "rows": rows}, indent=1)
+                json.dumps(
+                    {
+                        **about,
+                        "samples": self.count,
+                        "skipped": self.faults,
+                        "ms_per_sample": self.milliseconds,
+                        "rows": rows,
+                    },
+                    indent=1,
+                )
             )
         metrics = list(dict.fromkeys(metric for columns in means.values() for metric in columns))
         with replacing(folder / "results.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
@@ -245,11 +261,18 @@ def measure_rows(
                     if sample.pictures:
                         report.panels.append(save_pictures(sample.pictures, images, f"{prefix}_{index:04}"))
                     bar.update()
+    if report.faults and not report.count:
+        raise ValueError(
+            f"none of the {len(chosen)} samples can be read; the first: {next(iter(report.faults.values()))}"
+        )
     return report
 
 
 def measure_sample(cfg, device: torch.device, sample: dict, rows: Rows, pictures: bool, lpips=None) -> Measured:
     """Measure the rows of one sample, a batch of one; with ``pictures`` if asked. The rest is as above."""
+    if "faults" in sample:
+        ((name, fault),) = sample["faults"].items()
+        return Measured(name, fault=fault)
     measured, shown = Measured(sample["name"][0]), []
     sample = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in sample.items()}
     with torch.inference_mode(), autocast(device, cfg.precision):

@@ -1,8 +1,14 @@
 """Writing files so that nobody ever sees half of one."""
 
 import contextlib
+import glob
 import os
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed process left stays
+    fcntl = None
 
 
 @contextlib.contextmanager
@@ -10,13 +16,25 @@ def replacing(path):
     """Yield a temporary path beside ``path``; on success it takes the place of ``path``, else it is removed.
 
     The temporary name carries the process number, so that two writers never share one, and keeps the
-    suffix, because some libraries choose the format by it.
+    suffix, because some libraries choose the format by it. What a killed process left of ``path`` is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(path.parent, f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}")
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(temporary.unlink, missing_ok=True)
+        if fcntl is not None:  # locked for as long as this process lives: so others see that it is not abandoned
+            lock = stack.enter_context(open(temporary, "ab"))
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield temporary
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder, pattern: str = ".*.tmp*") -> None:
+    """Remove the temporary files of :func:`replacing` in ``folder`` whose processes are dead."""
+    for path in Path(folder).glob(pattern) if fcntl is not None else ():
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the writer lives
+            path.unlink(missing_ok=True)

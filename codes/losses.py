@@ -143,8 +143,7 @@ def spike_loss(students: torch.Tensor, light: torch.Tensor) -> torch.Tensor:
         students: ``(B, M, 3, 4h, 4w)``, B,G,R in [0, 1].
         light: ``(B, M, h, w)``, from frames that the student was not shown (:func:`codes.spike.hold_out`).
     """
-    size = light.shape[-2:]
-    seen = F.adaptive_avg_pool2d(grey(students.flatten(0, 1)), size)
+    seen = F.avg_pool2d(grey(students.flatten(0, 1)), students.shape[-1] // light.shape[-1])
     return F.mse_loss(seen, light.flatten(0, 1)[:, None])
 
 

@@ -33,8 +33,8 @@ from tqdm import tqdm
 from codes import checkpoint, distributed
 from codes.config import as_dict, recipe
 from codes.dataset import BatchPlan, SpikeData, loader
-from codes.device import autocast, compiled, describe, place
-from codes.files import replacing
+from codes.device import autocast, be_deterministic, compiled, describe, place
+from codes.files import remove_abandoned, replacing
 from codes.metrics import lpips_network
 from codes.schedule import learning_rate
 
@@ -44,6 +44,8 @@ except ImportError:  # Windows: folders are not locked
     fcntl = None
 
 LOGS = ("metrics.jsonl", "results.txt")
+DROPPED_IN_A_ROW = 100
+"""With ``--on_nan skip``, after so many dropped steps in a row the run stops: it will not recover."""
 PRINT_SECONDS = 20
 """Between progress lines where there is no terminal for a progress bar."""
 
@@ -69,7 +71,14 @@ class Run:
         self.share = 1.0  # this rank's part of the batch
         self.stopping = self.stopped = self.warned = self.done = False
         self.board = self.bar = self.lock = None
+        self.names: list[str] = []  # samples of the batch
+        self.skipped: dict[str, int] = {}  # sample that could not be read -> how often
+        self.dropped = self.overflows = self._dropped_in_a_row = 0  # steps without an update
         self.lpips = lpips_network("alex").to(self.device) if "lpips" in cfg.metrics else None
+        if cfg.skip_bad_samples and distributed.launched() > 1:
+            raise ValueError("--skip_bad_samples is for one process: the shares of several would no longer be equal")
+        if cfg.deterministic:
+            be_deterministic()
         torch.manual_seed(cfg.seed)
 
     def __enter__(self) -> "Run":
@@ -172,17 +181,40 @@ class Run:
             signal.signal(signal.SIGINT, previous[0])
             signal.signal(signal.SIGTERM, previous[1])
         self.say(f"finished at step {self.step_count}; weights: {self._weights_path('last')}")
+        if self.trouble:
+            self.say(self.trouble)
+
+    @property
+    def trouble(self) -> str:
+        """What the run went on after, in one line; '' if nothing."""
+        parts = []
+        if self.skipped:
+            names = sorted(self.skipped)
+            parts.append(
+                f"{len(names)} samples that could not be read skipped {sum(self.skipped.values())} times "
+                f"({', '.join(names[:3])}{' ...' if names[3:] else ''})"
+            )
+        if self.dropped:
+            parts.append(f"{self.dropped} steps dropped whose loss or gradient was not finite")
+        if self.overflows:
+            parts.append(f"{self.overflows} steps without an update for an overflow of fp16")
+        return "; ".join(parts)
 
     def batches(self) -> Iterator[dict]:
         """The batches of the epoch that remain, on the run's device; also where a run is saved and stopped."""
         while self.batch < self.plan.batches and not self.finished:
             batch = next(self._source)
             self.share = self.plan.share(self.batch)
-            yield {
-                key: value.to(self.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-                for key, value in batch.items()
-            }
+            self._skip(batch.pop("faults", {}))
+            if batch:
+                self.names, self._any_sample = batch["name"], True
+                yield {
+                    key: value.to(self.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+                    for key, value in batch.items()
+                }
             self.batch += 1
+            if self.batch == self.plan.batches and not self._any_sample:
+                raise ValueError(f"no sample of {self.dataset.folder} can be read; see {self.folder / 'results.txt'}")
             if distributed.any_rank(self.stopping):
                 self._save_state()
                 self._save_weights("last")
@@ -201,39 +233,38 @@ class Run:
         Each must be a mean over the samples of this rank's batch; what is followed and logged is the mean over all.
 
         Raises:
-            ValueError: the loss is not finite.
+            ValueError: the loss or its gradient is not finite; with ``--on_nan skip``, if so for 100 steps in a row.
         """
         values = {"loss": loss.item(), **{key: value.item() for key, value in parts.items()}}
         if self.world > 1:
             values = distributed.mean(values, self.share)
             loss = loss * (self.share * self.world)  # whose mean over ranks is the mean over samples
-        if not math.isfinite(values["loss"]):
-            raise ValueError(
-                f"the loss is {values['loss']} at step {self.step_count}; the last saved state is intact in "
-                f"{self.folder / 'ckpts'}; try a lower --lr, --grad_clip 1 or --precision fp32"
-            )
         rate = self._rate()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
         logged = (self.step_count + 1) % self.cfg.log_every == 0
-        if not self.warned and (logged or self.step_count == 0):
-            self._watch_gradient()
-        if self.cfg.grad_clip > 0:
-            self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.cfg.grad_clip)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        fault = "" if math.isfinite(values["loss"]) else f"the loss is {values['loss']}"
+        if not fault:
+            self.scaler.scale(loss).backward()
+            if not self.warned and (logged or self.step_count == 0):
+                self._watch_gradient()
+            fault = self._update()
+        if fault:
+            self._drop(fault)
+            values = {}
+        else:
+            self._dropped_in_a_row = 0
         self.step_count += 1
-        if self.average:  # over about as many steps as there were, at first
+        if self.average and not fault:  # over about as many steps as there were, at first
             decay = min(self.cfg.ema, self.step_count / (self.step_count + 10))
             torch._foreach_lerp_(self.average, [p.detach() for p in self.network.parameters()], 1 - decay)
         now = time.monotonic()
         self.seconds, self._clock = self.seconds + now - self._clock, now
         for key, value in values.items():
             self.sums[key] = self.sums.get(key, 0.0) + value
-        self.sums["steps"] = self.sums.get("steps", 0) + 1
+        if values:
+            self.sums["steps"] = self.sums.get("steps", 0) + 1
         self.bar.update()
         if logged or self.finished:
             self._log_step(rate)
@@ -255,7 +286,7 @@ class Run:
                 self.report(evaluation())
             self._clock = time.monotonic()  # what is measured is training
         if whole:
-            self.epoch, self.batch = self.epoch + 1, 0
+            self.epoch, self.batch, self._any_sample = self.epoch + 1, 0, False
         # Last, so that a run that is killed before this point saves and evaluates again.
         self.done = self.finished
         if saving:
@@ -294,7 +325,9 @@ class Run:
     # Folder, state and logs ------------------------------------------
 
     _log_open = False
-    _saved = 0.0
+    _saved, _saved_step = 0.0, 0
+
+    _any_sample = False
 
     def _lock_folder(self) -> None:
         """Let no second process train in the folder; the system takes the lock back however this one ends."""
@@ -327,8 +360,10 @@ class Run:
             own.copy_(saved)
         torch.set_rng_state(state["rng"])
         self.step_count, self.epoch, self.batch = (state[key] for key in ("step", "epoch", "batch"))
+        self.skipped, self.dropped, self.overflows = state.get("trouble", (self.skipped, 0, 0))
         self.sums, self.seconds, self.done = state["sums"], state["seconds"], state["done"]
-        self._saved = time.monotonic()
+        self._saved, self._saved_step = time.monotonic(), self.step_count
+        self._any_sample = self.batch > 0
         if self.rank > 0:
             return
         for name in LOGS:
@@ -341,6 +376,8 @@ class Run:
         """Lock the folder and read the state in it; a new folder is begun instead, and has none."""
         state_path = self.folder / "ckpts" / "state.pth"
         self._lock_folder()
+        for folder in (self.folder, self.folder / "ckpts", self.folder / "imgs"):
+            remove_abandoned(folder)
         if self.cfg.overwrite and any(path.name != ".lock" for path in self.folder.iterdir()):
             kept = self.folder.with_name(f"{self.folder.name}_old_{datetime.now():%Y%m%d_%H%M%S_%f}")
             self.folder.rename(kept)
@@ -415,11 +452,12 @@ class Run:
                 "sums": self.sums,
                 "seconds": self.seconds,
                 "done": self.done,
+                "trouble": (self.skipped, self.dropped, self.overflows),
                 "logs": lengths,
             },
             self.folder / "ckpts" / "state.pth",
         )
-        self._saved = time.monotonic()
+        self._saved, self._saved_step = time.monotonic(), self.step_count
 
     def _weights_path(self, label) -> Path:
         return self.folder / "ckpts" / f"{self.name}_{label}.pth"
@@ -449,6 +487,60 @@ class Run:
             return self.official_lr(self.step_count, self.epoch)
         return learning_rate(self.cfg.lr_schedule, self.cfg.lr, self.step_count, self.total)
 
+    def _update(self) -> str:
+        """Clip the gradient and make the optimiser's step; says what is wrong if the gradient is not finite."""
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        if self.scaler.is_enabled():  # which leaves out the step itself, and lowers its scale
+            if self.cfg.grad_clip > 0:
+                self.scaler.unscale_(self.optimiser)
+                nn.utils.clip_grad_norm_(self.network.parameters(), self.cfg.grad_clip)
+            self.scaler.step(self.optimiser)
+            before = self.scaler.get_scale()
+            self.scaler.update()
+            self.overflows += self.scaler.get_scale() < before
+            return ""
+        if self.cfg.grad_clip > 0:
+            norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.cfg.grad_clip)
+        else:
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        if not math.isfinite(norm):
+            return f"the gradient's norm is {norm.item()}"
+        self.optimiser.step()
+        return ""
+
+    def _drop(self, fault: str) -> None:
+        """A step that cannot be made: the end of the run, or with ``--on_nan skip`` a step less."""
+        where = f"{fault} at step {self.step_count}, samples {', '.join(self.names)}"
+        self.dropped, self._dropped_in_a_row = self.dropped + 1, self._dropped_in_a_row + 1
+        if self.cfg.on_nan == "stop" or self._dropped_in_a_row >= DROPPED_IN_A_ROW:
+            in_a_row = f", the {self._dropped_in_a_row}th in a row" if self._dropped_in_a_row > 1 else ""
+            skip = " or --on_nan skip" if self.cfg.on_nan == "stop" else ""
+            raise ValueError(
+                f"{where}{in_a_row}; the last good state, of step {self._saved_step}, is intact in "
+                f"{self.folder / 'ckpts' / 'state.pth'}; try a lower --lr, --grad_clip 1, --precision fp32{skip}"
+            )
+        self.say(f"WARNING: {where}: the step is dropped")
+        if self.rank == 0:
+            self._record(
+                {
+                    "kind": "dropped",
+                    "step": self.step_count,
+                    "epoch": self.epoch,
+                    "why": fault,
+                    "samples": list(self.names),
+                }
+            )
+
+    def _skip(self, faults: dict[str, str]) -> None:
+        """Count samples that could not be read; the first time, say which."""
+        for name, fault in faults.items():
+            if name not in self.skipped:
+                self.say(f"WARNING: skipped {name}: {fault}")
+                self._record(
+                    {"kind": "skipped", "step": self.step_count, "epoch": self.epoch, "sample": name, "why": fault}
+                )
+            self.skipped[name] = self.skipped.get(name, 0) + 1
+
     def _watch_gradient(self) -> None:
         """Say so when nothing is learned: outputs outside [0, 1] get no gradient through the official clip."""
         if any(p.grad is not None and p.grad.any() for p in self.network.parameters()):
@@ -461,7 +553,7 @@ class Run:
         )
 
     def _log_step(self, rate: float) -> None:
-        steps = self.sums.pop("steps")
+        steps = self.sums.pop("steps", 0)  # none where all were dropped
         means = {key: value / steps for key, value in self.sums.items()}
         self.sums = {}
         if self.rank > 0:
@@ -470,14 +562,15 @@ class Run:
         self._record({"kind": "train", **place, "lr": rate, **means})
         for key, value in {**means, "lr": rate}.items():
             self.board.add_scalar(f"train/{key}", value, self.step_count)
-        self.bar.set_postfix(loss=f"{means['loss']:.4g}", lr=f"{rate:.2e}", epoch=self.epoch)
+        loss = means.get("loss", math.nan)
+        self.bar.set_postfix(loss=f"{loss:.4g}", lr=f"{rate:.2e}", epoch=self.epoch)
         now = time.monotonic()
         if self.bar.disable and (now - self._printed > PRINT_SECONDS or self.finished):
             self._printed = now
             speed = (self.step_count - self._first[0]) / (self.seconds - self._first[1])
             left = (self.total - self.step_count) / speed
             print(
-                f"step {self.step_count}/{self.total}  epoch {self.epoch}  loss {means['loss']:.5f}  lr {rate:.2e}  "
+                f"step {self.step_count}/{self.total}  epoch {self.epoch}  loss {loss:.5f}  lr {rate:.2e}  "
                 f"{speed:.2f} step/s  {left / 60:.1f} min left",
                 flush=True,
             )

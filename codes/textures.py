@@ -85,7 +85,12 @@ def cached_textures(run, teacher: Teacher, dataset: SpikeData, instants: Sequenc
         for index in tqdm(share, desc="teacher cache", unit="sample", leave=False, disable=hide):
             source = dataset.spike_paths[index]
             state = stamp(source)
-            spike = dataset.whole(index)["spike"][None].to(run.device)
+            try:
+                spike = dataset.whole(index)["spike"][None].to(run.device)
+            except (OSError, ValueError):
+                if dataset.skip_bad:  # counted where it is drawn
+                    continue
+                raise
             with torch.inference_mode(), run.autocast():
                 textures = teacher.textures(spike, instants)[0]
             cache.write(source, textures.to(torch.float16).cpu().numpy(), state)

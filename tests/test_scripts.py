@@ -275,7 +275,7 @@ def test_a_dead_start_is_noticed_and_avoided(tiny, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
     argv = ["--lr", 1e30, "--max_steps", 20, "--eval_every", 0, "--no-clip_output"]
     _, err = call("train_sr.py", *options("train_sr.py", tiny, tmp_path, *argv), code=2)
-    assert "the loss is" in err and "last saved state is intact" in err
+    assert "the loss is" in err and "the last good state, of step 0, is intact" in err
     state = torch.load(tmp_path / "test" / "ckpts" / "state.pth", weights_only=True)
     assert all(value.isfinite().all() for value in state["weights"].values())
 

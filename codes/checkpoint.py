@@ -13,8 +13,11 @@ from codes.files import replacing
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
+from codes.model.san_model import SAN
+from codes.model.spkdeblurnet_model import SpkDeblurNet
+from codes.model.stir_model import STIR
 
-NETWORKS = {network.__name__: network for network in (BSN, EDSR, Deblur_Net)}
+NETWORKS = {network.__name__: network for network in (BSN, EDSR, Deblur_Net, SpkDeblurNet, STIR, SAN)}
 
 
 def read(path, hint: str = ""):

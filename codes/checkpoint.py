@@ -13,8 +13,11 @@ from codes.files import replacing
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
+from codes.model.san_model import SAN
+from codes.model.spkdeblurnet_model import SpkDeblurNet
+from codes.model.stir_model import STIR
 
-NETWORKS = {"BSN": BSN, "EDSR": EDSR, "Deblur_Net": Deblur_Net}
+NETWORKS = {network.__name__: network for network in (BSN, EDSR, Deblur_Net, SpkDeblurNet, STIR, SAN)}
 
 
 def read(path, hint: str = ""):
@@ -100,8 +103,8 @@ def misfit(network: nn.Module, state: dict[str, torch.Tensor]) -> str:
             f"{key} has shape {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
             + (f", and {len(shaped) - 1} more shapes differ" if shaped[1:] else "")
         )
-    look = looks_like(state)
-    if parts and look and look != type(network).__name__:
+    look = looks_like(state) if parts else None  # building every network takes a moment
+    if look and look != type(network).__name__:
         parts.insert(0, f"it looks like the weights of {look}")
     return "; ".join(parts)
 
@@ -109,7 +112,8 @@ def misfit(network: nn.Module, state: dict[str, torch.Tensor]) -> str:
 def looks_like(state: dict[str, torch.Tensor]) -> str | None:
     """The name of the network of this program whose keys these are, if any."""
     for name, build in NETWORKS.items():
-        with torch.device("meta"):
+        # Not on the meta device, where initialising makes PyTorch load its compiler first, which takes seconds.
+        with torch.random.fork_rng(devices=[]):
             keys = build().state_dict().keys()
         if len(keys & state.keys()) > 0.5 * max(len(keys), len(state)):
             return name

@@ -324,3 +324,56 @@ def tfi(spike: torch.Tensor, instant: int) -> torch.Tensor:
     ahead = after.to(torch.uint8).argmax(dim=-3, keepdim=True)
     known = before.any(dim=-3, keepdim=True) & after.any(dim=-3, keepdim=True)
     return torch.where(known, 1.0 / (back + ahead + 1).float(), 0.0)
+
+
+def middle_tfi(spike: torch.Tensor, instant: int, reach: int = 50, both: bool = False) -> torch.Tensor:
+    """TFI as the neighbouring networks have it: the interval around an instant, looked for within a reach.
+
+    The interval runs from the last spike at or before the instant to the first one after it; where one of them is not
+    among the ``reach`` frames on its side, the end of the reach stands for it. Spikes of the very first frame are
+    overlooked, as in both published programs. Twice this image at the middle of the exposure is what
+    :class:`codes.model.spkdeblurnet_model.SpkDeblurNet` is given.
+
+    Args:
+        spike: ``(..., T, H, W)``, tensor or array of any dtype, zeros and ones.
+        instant: frame index, 0 <= instant < T; T // 2 in the published programs.
+        reach: frames on either side of the instant: 50 for SpkDeblurNet, 20 for Spike-Zoo.
+        both: a pixel that lacks one of the two counts as one that lacks both (Spike-Zoo).
+
+    Returns:
+        float32 ``(..., 1, H, W)`` in [1 / (2 * reach), 1], in spikes per frame.
+    """
+    total = spike.shape[-3]
+    if not 0 <= instant < total or reach < 1:
+        raise ValueError(
+            f"TFI at instant {instant} with a reach of {reach} in {total} frames; expected an instant from 0 to "
+            f"{total - 1} and a reach of at least 1"
+        )
+    fired = torch.as_tensor(spike).bool()
+    before = fired[..., max(instant - reach + 1, 1) : instant + 1, :, :].flip(-3)
+    after = fired[..., instant + 1 : instant + 1 + reach, :, :]
+    found, steps = [], []
+    for frames, missing in ((before, reach), (after, reach - 1)):
+        ends = torch.ones_like(fired[..., :1, :, :])  # argmax needs a frame to find
+        found.append(frames.any(dim=-3, keepdim=True))
+        first = torch.cat([frames, ends], dim=-3).to(torch.uint8).argmax(dim=-3, keepdim=True)
+        steps.append(torch.where(found[-1], first, missing))
+    interval = steps[0] + steps[1] + 1
+    if both:
+        interval = torch.where(found[0] & found[1], interval, 2 * reach)
+    return 1.0 / interval.float()
+
+
+def middle_tfp(spike: torch.Tensor, instant: int, reach: int = 50) -> torch.Tensor:
+    """TFP beside :func:`middle_tfi`: the mean of the ``reach`` frames up to an instant and of as many after it.
+
+    Args:
+        spike: ``(..., T, H, W)``, tensor or array of any dtype, zeros and ones.
+        instant: frame index, 0 <= instant < T.
+        reach: frames on either side; those outside the stream are left out.
+
+    Returns:
+        float32 ``(..., 1, H, W)`` in [0, 1].
+    """
+    frames = spike[..., max(instant - reach + 1, 0) : instant + 1 + reach, :, :]
+    return torch.as_tensor(frames).float().mean(dim=-3, keepdim=True)

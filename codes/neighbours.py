@@ -1,0 +1,151 @@
+"""What the papers of the neighbouring networks train by and measure: SpkDeblurNet, STIR and SAN.
+
+The networks are :class:`codes.model.spkdeblurnet_model.SpkDeblurNet`, :class:`codes.model.stir_model.STIR` and
+:class:`codes.model.san_model.SAN`. Losses are those of the published programs; the metrics reproduce the papers'
+figures, which are made from images that are neither clipped nor rounded. To compare networks with one another use
+:mod:`codes.metrics`.
+"""
+
+import pickle
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from codes.cli import one_line
+from codes.losses import gaussian_ssim
+
+STIR_WEIGHTS = (0.5, 0.25, 0.25, 0.25)
+"""Weights of STIR's images at H/2, H/4, H/8 and H/16 in the program (the paper has 1/2, 1/4, 1/8, 1/16)."""
+
+STIR_PERCEPTUAL = 0.2
+"""Weight of STIR's perceptual loss."""
+
+SAN_WEIGHT = 50.0
+"""Weight of all terms of SAN's losses but the one that compares ratios."""
+
+
+def spkdeblurnet_loss(outputs: tuple[torch.Tensor, ...], sharp: torch.Tensor, grey: torch.Tensor) -> torch.Tensor:
+    """The sum of the L1 distances of SpkDeblurNet's three images.
+
+    Args:
+        outputs: sharp image, image from the spikes, image from the blurry one, as the network returns them.
+        sharp: ``(B, 3, H, W)``, R,G,B in [0, 1].
+        grey: ``(B, 1, H, W)`` in [0, 1], officially Rec. 601 of the 8-bit ``sharp``.
+    """
+    deblurred, from_spikes, from_blur = outputs
+    return F.l1_loss(deblurred, sharp) + F.l1_loss(from_spikes, grey) + F.l1_loss(from_blur, sharp)
+
+
+def stir_loss(images: list[torch.Tensor], sharp: torch.Tensor, perceptual: nn.Module | None = None) -> torch.Tensor:
+    """STIR's loss at one instant, or at several that lie side by side in the batch: their mean, as officially.
+
+    Args:
+        images: the five images of the network in training mode, the largest first.
+        sharp: ``(B, 1, H, W)``, grey in [0, 1].
+        perceptual: :class:`VGGDistance`, or none.
+    """
+    loss = F.l1_loss(images[0], sharp)
+    if perceptual is not None:
+        loss = loss + STIR_PERCEPTUAL * perceptual(images[0], sharp)
+    for image, weight in zip(images[1:], STIR_WEIGHTS, strict=True):
+        sharp = F.avg_pool2d(sharp, 2)
+        loss = loss + weight / len(STIR_WEIGHTS) * F.l1_loss(image, sharp)
+    return loss
+
+
+class VGGDistance(nn.Module):
+    """Mean squared difference of the features relu5_1 of VGG-19, as STIR uses it.
+
+    Officially the images are taken for ones in [-1, 1] and so brought to [0.5, 1] first.
+
+    Args:
+        pretrained: random weights if not, for tests and timing.
+
+    Raises:
+        ValueError: torchvision or the weights cannot be had; says which file to fetch and where to put it.
+    """
+
+    def __init__(self, pretrained: bool = True):
+        super().__init__()
+        try:
+            from torchvision.models import VGG19_Weights, vgg19
+        except ImportError as error:
+            raise ValueError(f"STIR's perceptual loss needs torchvision ({error}); pip install torchvision") from None
+        try:
+            network = vgg19(weights=VGG19_Weights.IMAGENET1K_V1 if pretrained else None)
+        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"STIR's perceptual loss needs the weights of VGG-19, which could not be loaded "
+                f"({one_line(error)[:100]}); fetch https://download.pytorch.org/models/vgg19-dcbb9e9d.pth and put it "
+                f"in {torch.hub.get_dir()}/checkpoints/, or train without this term"
+            ) from None
+        self.features = network.features[:30].requires_grad_(False).eval()
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
+        self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
+
+    def forward(self, image: torch.Tensor, sharp: torch.Tensor) -> torch.Tensor:
+        """A scalar for ``(B, 1, H, W)`` twice, grey in [0, 1], at least 16 pixels each way."""
+        with torch.no_grad():
+            target = self._features(sharp)
+        return F.mse_loss(self._features(image), target)
+
+    def _features(self, image: torch.Tensor) -> torch.Tensor:
+        return self.features(((image + 1) / 2 - self.mean) / self.deviation)
+
+
+def san_reblur_loss(
+    reblurred: torch.Tensor, blur: torch.Tensor, ratios: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+) -> torch.Tensor:
+    """SAN's first stage, which needs no sharp image.
+
+    A *large* blurry image is the mean of two consecutive ones. Asked for the first of these, the network must return
+    it; and the way from the large one to the sharp image must be the way over the smaller one.
+
+    Args:
+        reblurred: what the network makes of the large image when asked for ``blur``, ``(B, C, H, W)``.
+        blur: ``(B, C, H, W)`` in [0, 1].
+        ratios: those that the network returned from large to sharp, from ``blur`` to sharp, from large to ``blur``.
+    """
+    large_sharp, blur_sharp, large_blur = ratios
+    return SAN_WEIGHT * F.l1_loss(reblurred, blur) + F.l1_loss(large_sharp / blur_sharp, large_blur)
+
+
+def san_distillation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """One of the two terms that SAN's second stage adds to :func:`san_reblur_loss`.
+
+    Once for images of full size, and once for those of a smaller blurry image, where the teacher's image is made
+    smaller as that one was (bicubically).
+
+    Args:
+        student, teacher: sharp images ``(B, C, H, W)``; no gradient reaches the teacher.
+    """
+    return SAN_WEIGHT * F.l1_loss(student, teacher.detach())
+
+
+def published_psnr(image: torch.Tensor, sharp: torch.Tensor) -> torch.Tensor:
+    """PSNR as in SpkDeblurNet's and STIR's papers: not clipped, unlike :func:`codes.metrics.psnr`.
+
+    Args:
+        image, sharp: ``(B, C, H, W)``, nominally in [0, 1].
+
+    Returns:
+        float64 ``(B,)`` in dB. Papers average it over images, SpkDeblurNet's over batches of 8.
+    """
+    return -10 * (image.double() - sharp.double()).square().flatten(1).mean(dim=1).log10()
+
+
+def published_ssim(image: torch.Tensor, sharp: torch.Tensor) -> torch.Tensor:
+    """SSIM as in SpkDeblurNet's and STIR's papers: of the luminance, with a Gaussian window, not clipped.
+
+    Args:
+        image, sharp: ``(B, 3, H, W)``, R,G,B, of which BT.601's Y (16 to 235) is taken, or grey ``(B, 1, H, W)``;
+            nominally in [0, 1], at least 11 pixels each way.
+
+    Returns:
+        ``(B,)``.
+    """
+    if image.shape[1] == 3:
+        weights = image.new_tensor([65.481, 128.553, 24.966])[:, None, None] / 255
+        image, sharp = ((x * weights).sum(dim=1, keepdim=True) + 16 / 255 for x in (image, sharp))
+    return gaussian_ssim(image, sharp)

@@ -29,7 +29,7 @@ from codes.image import AnimationWriter, grid, to_uint8, write_animation, write_
 from codes.inference import FLIPS, Capture, Deblurrer, check, open_capture  # noqa: E402
 from codes.methods import METHODS  # noqa: E402
 from codes.spike import EXPOSURE, evenly, tfp_long  # noqa: E402
-from scripts.make_demo_data import at_least, frame_size  # noqa: E402
+from scripts.make_demo_data import any_size, at_least  # noqa: E402
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -53,7 +53,7 @@ def make_parser() -> Parser:
     add = parser.add_argument_group("how the spikes lie").add_argument
     add(
         "--spike_size",
-        type=frame_size,
+        type=any_size,
         metavar="HxW",
         help="size of the spikes (default: a quarter of the image)",
     )

@@ -39,13 +39,21 @@ RECORD = "demo_data.json"
 
 
 def frame_size(text: str) -> tuple[int, int]:
-    """Read HxW."""
-    match = re.fullmatch(r"(\d+)[xX](\d+)", text)
-    size = tuple(map(int, match.groups())) if match else (0, 0)
+    """Read the size HxW of an image on the spike grid."""
+    size = any_size(text)
     if any(not 16 <= side <= 8192 or side % 4 for side in size):
         raise argparse.ArgumentTypeError(
             f"{text!r} is no size; expected HxW, multiples of 4 from 16 to 8192, as 720x1280"
         )
+    return size
+
+
+def any_size(text: str) -> tuple[int, int]:
+    """Read HxW."""
+    match = re.fullmatch(r"(\d+)[xX](\d+)", text)
+    size = tuple(map(int, match.groups())) if match else (0, 0)
+    if any(not 1 <= side <= 8192 for side in size):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected HxW from 1x1 to 8192x8192, as 250x400")
     return size
 
 

@@ -328,3 +328,14 @@ def test_captures_in_rsb_layout_are_deblurred_and_fine_tuned_on(tmp_path, checkp
     assert 0 < moved < 0.01  # two steps of Adam away from what it began with
     call("scripts/deblur.py", *real, "--out", tmp_path / "after", "--frames", 1, "--deblur_path", tuned)
     assert (tmp_path / "after" / "Board-L" / "2" / "comparison.png").is_file()
+
+
+def test_a_stream_whose_sides_are_no_multiples_of_4(tmp_path):
+    """As RSB's, 250x400."""
+    picture = scene(72, 104)
+    write_image(tmp_path / "photo.jpg", picture)
+    write_dat(tmp_path / "stream.dat", spikes_of(picture))
+    argv = ["scripts/deblur.py", "--blur", tmp_path / "photo.jpg", "--spike", tmp_path / "stream.dat", "--frames", 1]
+    call(*argv, "--spike_size", "18x26", "--out", tmp_path / "o")
+    assert read_image(tmp_path / "o" / "068.png").shape == (72, 104, 3)
+    assert "expected HxW" in refused(*argv, "--spike_size", "18x0", "--out", tmp_path / "p")

@@ -109,7 +109,8 @@ def find_photos(folder: Path | None, out: Path, flag: str = "--photos") -> dict[
     if not folder.is_dir():
         raise ValueError(f"{flag} {folder} is no folder")
     out = out.resolve()
-    files = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    # No hidden ones: a program that was killed may have left half a picture.
+    files = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.name[0] != "." and p.is_file()]
     names = {path.relative_to(folder).as_posix(): path for path in files if out not in path.resolve().parents}
     if not names:
         raise ValueError(f"{flag} {folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")

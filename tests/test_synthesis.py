@@ -71,7 +71,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Five good photographs, in subfolders and with odd suffixes, and three that must be left out."""
+    """Five good photographs, in subfolders and with odd suffixes, three that must be left out, and a temporary file."""
     folder = tmp_path_factory.mktemp("photos")
     names = ["a.png", "b.JPG", "sub/ç d.jpeg", "sub/e.Bmp", "f.tif"]
     for seed, name in enumerate(names):
@@ -82,6 +82,7 @@ def photos(tmp_path_factory):
     (folder / "broken.png").write_bytes(b"no image")
     write_image(folder / "small.png", texture(63, 90))
     (folder / "copy.png").write_bytes((folder / "a.png").read_bytes())
+    write_image(folder / ".g.12.tmp.png", texture(70, 90, 9))  # of a program that was killed: half a picture, or old
     return folder
 
 
@@ -268,6 +269,7 @@ def test_own_photographs(photos, tmp_path, capsys):
         lines = [line for line in error.replace("\r", "\n").split("\n") if name in line]
         assert len(lines) == 1 and why in lines[0] and "left out" in lines[0]
     used = json.loads((tmp_path / "o/demo_data.json").read_text())["photos"]
+    assert "g.12.tmp" not in error
     assert set(used["train"]) | set(used["test"]) == {"a.png", "b.JPG", "sub/ç d.jpeg", "sub/e.Bmp", "f.tif"}
     assert len(used["test"]) == 2 and not set(used["train"]) & set(used["test"])
     assert all(path.name.isascii() for path in (tmp_path / "o").glob("*/*/*"))

@@ -25,11 +25,24 @@ def replacing(path):
     with contextlib.ExitStack() as stack:
         stack.callback(temporary.unlink, missing_ok=True)
         if fcntl is not None:  # locked for as long as this process lives: so others see that it is not abandoned
-            lock = stack.enter_context(open(temporary, "ab"))
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(_locked(temporary))
         yield temporary
         os.replace(temporary, path)
+
+
+def _locked(path: Path):
+    """A new file, open and locked."""
+    while True:
+        file = open(path, "ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+            file.close()
+        except FileNotFoundError:  # somebody took it for abandoned before it was locked
+            file.close()
+        except OSError:  # a file system without locks
+            return file
 
 
 def remove_abandoned(folder, pattern: str = ".*.tmp*") -> None:

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -98,7 +98,8 @@ class Run:
         if self.board is not None:
             self.board.close()
         if self.lock is not None:
-            (self.folder / ".lock").unlink(missing_ok=True)
+            with suppress(OSError):  # of a folder that can no longer be written, whatever was the matter is said
+                (self.folder / ".lock").unlink(missing_ok=True)
             self.lock.close()
 
     # What the recipe asks for ----------------------------------------
@@ -422,7 +423,18 @@ class Run:
         from torch.utils.tensorboard import SummaryWriter  # takes a second: not for every import
 
         self._log_open = True
-        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step_count + 1)
+        # With a full epoch its evaluation is still to come, perhaps again: then this step is purged and written anew.
+        again = self.step_count > 0 and self.batch == self.plan.batches
+        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step_count + 1 - again)
+        if again:
+            for record in map(json.loads, (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()):
+                if record["kind"] == "train" and record["step"] == self.step_count:
+                    self._show_step(record)
+
+    def _show_step(self, record: dict) -> None:
+        """A training record as scalars of TensorBoard."""
+        for key in record.keys() - {"kind", "step", "epoch", "seconds"}:
+            self.board.add_scalar(f"train/{key}", record[key], record["step"])
 
     def _write_description(self) -> None:
         values = as_dict(self.cfg)
@@ -559,9 +571,9 @@ class Run:
         if self.rank > 0:
             return
         place = {"step": self.step_count, "epoch": self.epoch, "seconds": round(self.seconds, 1)}
-        self._record({"kind": "train", **place, "lr": rate, **means})
-        for key, value in {**means, "lr": rate}.items():
-            self.board.add_scalar(f"train/{key}", value, self.step_count)
+        record = {"kind": "train", **place, "lr": rate, **means}
+        self._record(record)
+        self._show_step(record)
         loss = means.get("loss", math.nan)
         self.bar.set_postfix(loss=f"{loss:.4g}", lr=f"{rate:.2e}", epoch=self.epoch)
         now = time.monotonic()

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional as F
 
 from codes.files import remove_abandoned, replacing
@@ -192,3 +193,28 @@ def test_a_data_set_that_vanishes(copy, tmp_path):
     argv[argv.index("--max_steps") + 1] = state["step"] + 1
     out, _ = call("train_sr.py", *argv)
     assert f"step {state['step']} of {state['step'] + 1}" in out and "finished at step" in out
+
+
+def test_an_evaluation_that_is_made_again_stands_once_in_tensorboard(tiny, tmp_path):
+    """A state of a full epoch, whose evaluation was logged, but not that it was made: as a kill may leave it."""
+    argv = options(
+        "train_sr.py", tiny, tmp_path, *SHORT[2:], "--lr_schedule", "constant", "--eval_every", 1, "--use_small"
+    )
+    argv += ["--max_steps"]  # one sample, so that each step is an epoch
+    call("train_sr.py", *argv, 2)
+    path = tmp_path / "test/ckpts/state.pth"
+    state = torch.load(path, weights_only=True)
+    lines = (tmp_path / "test/metrics.jsonl").read_text().splitlines(keepends=True)
+    kept = max(index for index, line in enumerate(lines) if '"train"' in line) + 1
+    state |= {
+        "done": False,
+        "epoch": 1,
+        "batch": 1,
+        "logs": {**state["logs"], "metrics.jsonl": len("".join(lines[:kept]))},
+    }
+    torch.save(state, path)
+    call("train_sr.py", *argv, 3)
+    events = EventAccumulator(str(tmp_path / "test/tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    for tag in ("psnr/Blur_SR", "train/loss", "train/lr"):
+        assert [event.step for event in events.Scalars(tag)] == [1, 2, 3], tag

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from types import ModuleType
 
 import torch
 import yaml
@@ -420,6 +421,8 @@ class Run:
     def _open_logs(self) -> None:
         if self.rank > 0:
             return
+        # TensorBoard loads TensorFlow where there is one, for seconds and with lines on stderr; nothing here needs it.
+        sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
         from torch.utils.tensorboard import SummaryWriter  # takes a second: not for every import
 
         self._log_open = True

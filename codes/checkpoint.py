@@ -40,10 +40,9 @@ def read(path, hint: str = ""):
             raise ValueError(f"{path} {fault}") from None
         except MemoryError:
             raise
-        except Exception as error:  # a damaged file can make its readers fail in any way
+        except Exception:  # a damaged file can make its readers fail in any way
             raise ValueError(
-                f"{path} is no PyTorch checkpoint, or it is damaged ({type(error).__name__}); "
-                "expected a file saved by torch.save"
+                f"{path} is no PyTorch checkpoint, or it is damaged; expected a file saved by torch.save"
             ) from None
 
 

@@ -1,9 +1,9 @@
 """Checkpoints: weights are a plain state dict under the official file name; training state is another file.
 
-Nothing is ever unpickled but tensors and plain values (``weights_only=True``), and no file is seen half-written.
+Nothing is ever unpickled but tensors and plain values (``weights_only=True``), of no more bytes than the file has
+(:mod:`codes.vet`), and no file is seen half-written.
 """
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from codes.model.ldn_model import Deblur_Net
 from codes.model.san_model import SAN
 from codes.model.spkdeblurnet_model import SpkDeblurNet
 from codes.model.stir_model import STIR
+from codes.vet import Unfit, vet
 
 NETWORKS = {network.__name__: network for network in (BSN, EDSR, Deblur_Net, SpkDeblurNet, STIR, SAN)}
 
@@ -34,31 +35,18 @@ def read(path, hint: str = ""):
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}" + (f"; {hint}" if hint else ""))
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "GLOBAL" in str(error):
+    with open(path, "rb") as file:
+        try:
+            vet(file)
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except Unfit as fault:
+            raise ValueError(f"{path} {fault}") from None
+        except MemoryError:
+            raise
+        except Exception:  # a damaged file can make its readers fail in any way
             raise ValueError(
-                f"{path} holds Python objects beside weights; they were not loaded, since they could run code; "
-                "expected a state dict saved by torch.save(network.state_dict(), path)"
+                f"{path} is no PyTorch checkpoint, or it is damaged; expected a file saved by torch.save"
             ) from None
-        raise ValueError(
-            f"{path} is no PyTorch checkpoint, or it is damaged; expected a file saved by torch.save"
-        ) from None
-    except (
-        RuntimeError,
-        EOFError,
-        KeyError,
-        TypeError,
-        IndexError,
-        AttributeError,
-        UnicodeDecodeError,
-        OverflowError,
-    ) as error:
-        raise ValueError(
-            f"{path} is no PyTorch checkpoint, or it is damaged ({type(error).__name__}); "
-            "expected a file saved by torch.save"
-        ) from None
 
 
 def load_weights(network: nn.Module, path, hint: str = "") -> nn.Module:
@@ -68,12 +56,19 @@ def load_weights(network: nn.Module, path, hint: str = "") -> nn.Module:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no state dict, or one of another network; the message says what it looks like.
+        ValueError: the file is no state dict, or one of another network; the message says what it looks like. Or a
+            weight is not finite.
     """
     state = state_dict(path, type(network).__name__, hint)
     fault = misfit(network, state)
     if fault:
         raise ValueError(f"{path} does not fit {type(network).__name__}: {fault}")
+    for key, own in network.state_dict().items():
+        if not state[key].to(own.dtype).isfinite().all():
+            raise ValueError(
+                f"{path}: {key} holds values that are not finite (NaN or inf), and so would every image; "
+                "take weights saved before training diverged"
+            )
     network.load_state_dict(state, strict=True)
     return network
 
@@ -90,7 +85,9 @@ def misfit(network: nn.Module, state: dict[str, torch.Tensor]) -> str:
     """What keeps ``state`` from fitting ``network``, in one line ('' when nothing does)."""
     own = network.state_dict()
     missing, extra = [key for key in own if key not in state], [key for key in state if key not in own]
-    shaped = [key for key in own if key in state and own[key].shape != state[key].shape]
+    shared = [key for key in own if key in state]
+    shaped = [key for key in shared if own[key].shape != state[key].shape]
+    typed = [key for key in shared if own[key].is_floating_point() != state[key].is_floating_point()]
     parts = []
     for what, keys in (("lacks", missing), ("has the unknown", extra)):
         if keys:
@@ -103,6 +100,9 @@ def misfit(network: nn.Module, state: dict[str, torch.Tensor]) -> str:
             f"{key} has shape {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
             + (f", and {len(shaped) - 1} more shapes differ" if shaped[1:] else "")
         )
+    if typed:
+        key = typed[0]
+        parts.append(f"{key} is of {state[key].dtype}, expected {own[key].dtype}")
     look = looks_like(state) if parts else None  # building every network takes a moment
     if look and look != type(network).__name__:
         parts.insert(0, f"it looks like the weights of {look}")

@@ -156,8 +156,10 @@ def read_yaml(path, known: list[str]) -> dict:
     """Options from a YAML file; every key must be known."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML ({str(error).splitlines()[0]})") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # such as bytes that are no text, or a deep nest
+        raise ValueError(f"{path} is not valid YAML ({str(error).splitlines()[0]})") from None
+    if values is None:  # empty, or all of it commented out
+        return {}
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds no options; expected lines like 'lr: 1e-4'")
     for key in values:

@@ -24,15 +24,18 @@ def grey(bgr, axis: int = -3):
 
 
 def read_image(path) -> np.ndarray:
-    """Read any image file as uint8 ``(H, W, 3)``, B,G,R.
+    """Read any image file as uint8 ``(H, W, 3)``, B,G,R; of 16 bits the upper 8, without alpha, turned as Exif says.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: the file is no image that OpenCV can decode.
     """
     encoded = np.fromfile(path, np.uint8)  # unlike cv2.imread this says why a file cannot be read
+    # OpenCV and libpng would write lines of their own beside the one that the program ends with.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    whole = encoded.size and (encoded[:4].tobytes() != b"\x89PNG" or encoded.tobytes().rfind(b"IEND\xaeB`\x82") > 0)
     try:
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if whole else None
     except cv2.error:  # a header that asks for more pixels than OpenCV allows
         image = None
     if image is None:

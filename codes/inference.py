@@ -212,8 +212,8 @@ class Deblurrer:
             capture: image, spikes and exposure.
             instants: spike frame indices from the start of the stream.
 
-        Yields:
-            uint8 ``(H, W, 3)``, B,G,R, of the image's size.
+        Returns:
+            An iterator over uint8 ``(H, W, 3)``, B,G,R, of the image's size.
 
         Raises:
             ValueError: an instant outside the stream.
@@ -222,6 +222,9 @@ class Deblurrer:
         for instant in instants:
             if not 0 <= instant < total:
                 raise ValueError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
+        return self._frames(capture, instants)
+
+    def _frames(self, capture: Capture, instants: Sequence[int]) -> Iterator[np.ndarray]:
         height, width = capture.blur.shape[:2]
         h, w = capture.spike.shape[1:]
         tall, wide = SCALE * h, SCALE * w

@@ -103,7 +103,7 @@ def read_metrics(folder) -> list[dict]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line) if line.strip() else None
-        except ValueError:  # among them UnicodeDecodeError
+        except (ValueError, RecursionError):  # among the first UnicodeDecodeError
             if number == len(lines):
                 break
             raise ValueError(f"{path}: line {number} is no JSON: {line[:60].decode(errors='replace')}") from None
@@ -111,8 +111,19 @@ def read_metrics(folder) -> list[dict]:
             continue
         if not isinstance(record, dict) or not {"kind", "step", "epoch"} <= record.keys():
             raise ValueError(f"{path}: line {number} is no record with kind, step and epoch")
+        for key, value in record.items():
+            if not (
+                isinstance(value, str)
+                if key in ("kind", "row")
+                else _is_number(value) or key not in ABOUT and value is None
+            ):
+                raise ValueError(f"{path}: line {number}: {key} is {str(value)[:60]!r}, which cannot be drawn")
         records.append(record)
     return records
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, float) or isinstance(value, int) and abs(value) < 2**63
 
 
 def places(lines: list[dict], records: list[dict], x: str) -> np.ndarray:

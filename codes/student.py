@@ -109,8 +109,8 @@ def load_student(path, gain: bool = False, hint: str = "") -> Deblur_Net:
     state = state_dict(path, "Deblur_Net", hint)
     settings = {}
     first, kind = state.get("spike_enc.0.weight"), state.get("spike_input")
-    if first is not None and first.dim() == 4:
-        settings["spike_dim"] = first.shape[1]
+    if first is not None and first.numel() and first.shape[2:] == (3, 3) and first.shape[1] % 2:
+        settings["spike_dim"] = first.shape[1]  # odd, as windows are
     if kind is not None:
         if kind.shape != (2,) or not 0 <= kind[0] < len(SPIKE_INPUTS):
             raise ValueError(f"{path} asks for a spike input that this version does not know; update the program")

@@ -46,6 +46,7 @@ from codes.sdm import Teacher  # noqa: E402
 from codes.simulate import inherent_noise, integrate_and_fire, spikes_from_frames  # noqa: E402
 from codes.spike import EXPOSURE, read_dat, spike_window, spike_windows, tfp, write_dat  # noqa: E402
 from scripts import textbook  # noqa: E402
+from scripts.make_demo_data import at_least  # noqa: E402
 from scripts.measuring import FlopCounter, copy_rate, matrix_rate, peak_memory, timed  # noqa: E402
 
 LONG, VERY_LONG = 10.0, 60.0
@@ -419,18 +420,19 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of our way")
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run at all")
     parser.add_argument("--only", default="", metavar="TEXT", help="lines whose name holds this text")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="runs of each way; one of those over 10 s")
+    repeats = "runs of each way; one of those over 10 s"
+    parser.add_argument("--repeats", type=at_least(1), default=5, metavar="N", help=repeats)
     parser.add_argument("--no_memory", action="store_true", help="leave the peaks of memory out")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     parser.add_argument("--peak", choices=("fast", "naive"), help="only print the peak memory of one way of a line")
     args = parser.parse_args()
-    if args.repeats < 1:
-        raise ValueError(f"--repeats is {args.repeats}; it must be at least 1")
     device = choose_device(args.device)
     folder = Path(tempfile.mkdtemp())
     try:
         bench = Bench(device, args.precision, args.quick, folder)
         lines = [line for line in bench.lines() if args.only.lower() in line.name.lower()]
+        if not lines:
+            raise ValueError(f"--only {args.only}: no line's name holds that")
         if args.peak:
             print(peak_memory(getattr(lines[0], args.peak), device))
             return

@@ -24,6 +24,7 @@ from codes.cli import Parser, command, one_line  # noqa: E402
 from codes.dataset import SCALE  # noqa: E402
 from codes.image import grey, grid, read_image, to_uint8, write_image  # noqa: E402
 from codes.spike import EXPOSURE, count_frames, frame_bytes, read_dat, tfp  # noqa: E402
+from scripts.make_demo_data import at_least  # noqa: E402
 
 IMAGES = {"GOPRO": (".png",), "real": (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")}
 RATES = (0.005, 0.98)
@@ -48,9 +49,15 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add("folder", type=Path, help="the data set: the folder that holds train/ and test/, or spike_data/ and blur_data/")
     add("--data_type", choices=tuple(IMAGES), default="GOPRO", help="'real' has .jpg images and no sharp ones")
-    add("--scale", type=int, default=SCALE, metavar="N", help="image pixels per spike pixel, each way")
+    add("--scale", type=at_least(1), default=SCALE, metavar="N", help="image pixels per spike pixel, each way")
     add("--sheet", type=Path, default="exp/check/contact_sheet.jpg", help="where the contact sheet goes")
-    add("--sheet_rows", type=int, default=12, metavar="N", help="samples on the contact sheet, one of a sequence")
+    add(
+        "--sheet_rows",
+        type=at_least(0),
+        default=12,
+        metavar="N",
+        help="samples on the contact sheet, one of a sequence",
+    )
     return parser
 
 
@@ -74,6 +81,9 @@ def check_sample(path: Path, args, row: Row) -> list | None:
         row.problems.append(f"{path}: {text}")
 
     row.samples += 1
+    if not path.is_file():
+        problem("no file, or a link to none")
+        return None
     scale = 1 if path.parents[1].name.startswith("spike_full") else args.scale
     blur_path = partner(path, "blur_data", IMAGES[args.data_type])
     if blur_path is None:
@@ -110,18 +120,19 @@ def check_sample(path: Path, args, row: Row) -> list | None:
         if sharp_path is None:
             problem("no image of that name in sharp_data")
         else:
-            row.sharps += check_sharps(path, sharp_path, blur.shape, problem)
-            if sharp_path.is_file():
-                cells.append((read_image(sharp_path), "sharp, at the centre"))
+            found = check_sharps(path, sharp_path, blur.shape, problem)
+            row.sharps += len(found)
+            if sharp_path in found:
+                cells.append((found[sharp_path], "sharp, at the centre"))
     for name, length in (("long TFP, 97 frames", EXPOSURE.length), ("short TFP, 9 frames", 9)):
         picture = tfp(spikes, EXPOSURE.centre, length) / max(np.quantile(long, 0.99), 1e-3)
         cells.append((to_uint8(picture), name))
     return cells
 
 
-def check_sharps(path: Path, sharp_path: Path, shape: tuple, problem) -> int:
-    """Check the sharp images of a sample: the centre's, and the sequence's as far as there is one; says how many."""
-    paths = [sharp_path]
+def check_sharps(path: Path, sharp_path: Path, shape: tuple, problem) -> dict[Path, np.ndarray]:
+    """Check the sharp images of a sample: the centre's, and the sequence's if there is one; those that can be read."""
+    paths, images = [sharp_path], {}
     if path.stem.isdecimal():
         names = [f"{int(path.stem) + offset:0{len(path.stem)}}" for offset in EXPOSURE.sequence_offsets]
         around = [sharp_path.with_stem(name) for name in names]
@@ -131,13 +142,14 @@ def check_sharps(path: Path, sharp_path: Path, shape: tuple, problem) -> int:
         paths = [other for other, found in zip(around, there, strict=True) if found]
     for other in paths:
         try:
-            sharp = read_image(other)
+            images[other] = read_image(other)
         except (OSError, ValueError) as error:
             problem(one_line(error))
             continue
-        if sharp.shape != shape:
-            problem(f"{other.name} in sharp_data is {sharp.shape[0]}x{sharp.shape[1]}, not {shape[0]}x{shape[1]}")
-    return len(paths)
+        height, width = images[other].shape[:2]
+        if (height, width) != shape[:2]:
+            problem(f"{other.name} in sharp_data is {height}x{width}, not {shape[0]}x{shape[1]}")
+    return images
 
 
 def find_streams(folder: Path) -> list[Path]:
@@ -154,8 +166,6 @@ def find_streams(folder: Path) -> list[Path]:
 def main(arguments: list[str] | None = None) -> None:
     """Check, print, write the contact sheet."""
     args = make_parser().parse_args(arguments)
-    if args.scale < 1 or args.sheet_rows < 0:
-        raise ValueError(f"--scale {args.scale} --sheet_rows {args.sheet_rows}; expected at least 1 and 0")
     rows: dict[str, Row] = {}
     cells, columns = [], 4 if args.data_type == "GOPRO" else 3
     streams = find_streams(args.folder)

@@ -9,7 +9,6 @@ missing leave their rows out. Weights that lie in model/, ours (..._photo.pth) a
 names, get rows of their own. ``--protocol sequence`` measures the 7 instants of each exposure instead of its centre.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ from codes.methods import from_student, from_teacher  # noqa: E402
 from codes.metrics import lpips_network  # noqa: E402
 from codes.model.bsn_model import BSN  # noqa: E402
 from codes.model.edsr_model import EDSR  # noqa: E402
-from codes.plots import plot_runs  # noqa: E402
+from codes.plots import plot_runs, read_metrics  # noqa: E402
 from codes.run import provenance  # noqa: E402
 from codes.sdm import Enlarge, Teacher, sdm  # noqa: E402
 from codes.spike import EXPOSURE  # noqa: E402
@@ -130,9 +129,10 @@ def trained_weights(folder: str, name: str) -> tuple[Path | None, str]:
     path = Path(folder) / "ckpts" / f"{name}_last.pth"
     if not path.is_file():
         raise FileNotFoundError(f"no finished run in {folder}: {path} does not exist")
-    lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-    last = [line for line in lines if line["kind"] == "train"][-1]
-    return path, f"{name} {last['step']} steps in {last['seconds'] / 60:.1f} min"
+    lines = [line for line in read_metrics(folder) if line["kind"] == "train" and "seconds" in line]
+    if not lines:
+        raise ValueError(f"{Path(folder) / 'metrics.jsonl'} has no line of training; expected a run of this program")
+    return path, f"{name} {lines[-1]['step']} steps in {lines[-1]['seconds'] / 60:.1f} min"
 
 
 PROTOCOLS = {"centre": "at the centre of the exposure", "sequence": "mean over 7 instants of the exposure"}

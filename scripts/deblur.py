@@ -104,6 +104,8 @@ def exposure(text: str) -> slice:
 def rectangle(text: str) -> tuple[int, int, int, int]:
     """'TOP,LEFT,HEIGHT,WIDTH' as numbers."""
     top, left, height, width = (int(part) for part in text.split(","))
+    if max(map(abs, (top, left, height, width))) > 10**6:
+        raise ValueError(text)
     return top, left, height, width
 
 
@@ -149,12 +151,13 @@ def find_captures(args) -> list[tuple[str, Path, Path]]:
 def deblur(args, deblurrer: Deblurrer, capture: Capture, folder: Path, bar) -> None:
     """Write everything of one capture."""
     blur, instants = capture.blur, chosen_instants(args.frames, capture.exposure)
+    frames = deblurrer.frames(capture, instants)
     height, width = blur.shape[:2]
     long = to_uint8(tfp_long(torch.from_numpy(capture.spike), capture.exposure))
     peak = max(int(long.max()), 1)
     preview = np.uint8(np.minimum(long * (255 / peak), 255))
     write_image(folder / "tfp.png", preview)
-    many, small, frames = len(instants) > 1, [], deblurrer.frames(capture, instants)
+    many, small = len(instants) > 1, []
     share = min(720 / width, 1)
     middle = None
     with AnimationWriter(folder / "sequence.mp4", args.fps, many) as alone:

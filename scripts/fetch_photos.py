@@ -180,14 +180,19 @@ def run(words: list[str], folder: Path) -> None:
         raise ValueError(f"{' '.join(words[:3])} failed: {said[-1] if said else 'without a word'}")
 
 
+def find_deb(package: str, folder: Path) -> Path:
+    """The newest file of a package."""
+    found = sorted(folder.glob(f"{package}_*.deb"))
+    if not found:
+        raise ValueError(f"no {package}_*.deb in {folder}; download it, or leave --debs out")
+    return found[-1].resolve()
+
+
 def unpack(package: str, debs: Path | None, folder: Path) -> Path:
     """Download a package if need be, and unpack it below ``folder``."""
     if debs is None:
         run(["apt-get", "download", package], folder)
-    found = sorted((debs or folder).glob(f"{package}_*.deb"))
-    if not found:
-        raise ValueError(f"no {package}_*.deb in {debs or folder}; download it, or leave --debs out")
-    run(["dpkg-deb", "--extract", str(found[-1].resolve()), package], folder)
+    run(["dpkg-deb", "--extract", str(find_deb(package, debs or folder)), package], folder)
     return folder / package
 
 
@@ -205,6 +210,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     record, counts = args.out / "sources.json", {"photos": 0, "cutouts": 0}
     about = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    for package in chosen if args.debs else ():
+        find_deb(package, args.debs)
     args.out.mkdir(parents=True, exist_ok=True)
     for package in tqdm(chosen, desc="packages", disable=None):
         with tempfile.TemporaryDirectory() as scratch:  # apt's own user must be able to write there

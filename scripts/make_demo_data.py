@@ -63,9 +63,10 @@ def at_least(low, kind=int, above: bool = False):
     def read(text: str):
         try:
             value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value) or value < low or (above and value == low):
+            finite = math.isfinite(value)
+        except (ValueError, OverflowError):  # the latter: a whole number beyond all floating-point ones
+            finite = False
+        if not finite or value < low or (above and value == low):
             noun = "whole number" if kind is int else "number"
             raise argparse.ArgumentTypeError(f"{text!r}; expected a {noun} {'above' if above else 'of at least'} {low}")
         return value
@@ -163,6 +164,14 @@ def write_json(path: Path, value) -> None:
         temporary.write_text(json.dumps(value, indent=1) + "\n")
 
 
+def check_drawing(motion, vth) -> None:
+    """Refuse a range of motion (in pixels at 720p) that is none, and thresholds that are given twice."""
+    if motion[0] > motion[1] or motion[1] > 720:
+        raise ValueError(f"--motion {motion[0]:g} {motion[1]:g}; expected MIN <= MAX <= 720")
+    if len(set(vth)) < len(vth):
+        raise ValueError(f"--vth {' '.join(f'{value:g}' for value in vth)} names a threshold twice")
+
+
 def open_folder(out: Path, options: dict, overwrite: bool) -> None:
     """Give the folder to this configuration: refuse what disagrees, or with ``overwrite`` delete its samples."""
     record = out / RECORD
@@ -227,10 +236,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Make the data set that the command line asks for."""
     args = make_parser().parse_args(arguments)
     wanted = {"train": args.train, "test": args.test}
-    if args.motion[0] > args.motion[1] or args.motion[1] > 720:
-        raise ValueError(f"--motion {args.motion[0]:g} {args.motion[1]:g}; expected MIN <= MAX <= 720")
-    if len(set(args.vth)) < len(args.vth):
-        raise ValueError(f"--vth {' '.join(f'{vth:g}' for vth in args.vth)} names a threshold twice")
+    check_drawing(args.motion, args.vth)
     if not any(wanted.values()):
         raise ValueError("--train 0 --test 0 asks for no samples")
     files = find_photos(args.photos, args.out)

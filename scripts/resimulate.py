@@ -36,7 +36,7 @@ from codes.spike import EXPOSURE  # noqa: E402
 from codes.student import load_student, student_input  # noqa: E402
 from codes.textures import describe_network  # noqa: E402
 from scripts import make_demo_data  # noqa: E402
-from scripts.make_demo_data import at_least, frame_size  # noqa: E402
+from scripts.make_demo_data import at_least, check_drawing, frame_size  # noqa: E402
 
 
 def make_parser() -> Parser:
@@ -81,7 +81,12 @@ def write_pictures(args, folder: Path) -> int:
     about = {"captures": str(captures.folder), "vth": args.vth, "shrink": args.shrink}
     about["student"] = describe_network(student) if student else "none: the SDM on 21 frames, bilinear"
     record = folder / "pictures.json"
-    if record.is_file() and (before := json.loads(record.read_text(encoding="utf-8"))) != about:
+    try:
+        before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else about
+        before = dict(before)
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(f"{record} is damaged; delete the folder or choose another --out") from None
+    if before != about:
         changed = ", ".join(key for key in about if before.get(key) != about[key])
         raise ValueError(f"{folder} was made otherwise ({changed}); choose another --out")
     with replacing(record) as temporary:
@@ -104,9 +109,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Deblur, shrink, simulate."""
     args = make_parser().parse_args(arguments)
     keep_memory()
+    motion = [pixels * 720 / args.size[0] for pixels in args.motion]  # that script's unit is 720p
+    check_drawing(motion, args.new_vth)
     pictures = args.out / "pictures"
     print(f"{pictures}: {write_pictures(args, pictures)} photographs, {args.shrink:g} times smaller than the captures")
-    motion = [f"{pixels * 720 / args.size[0]:.17g}" for pixels in args.motion]  # that script's unit is 720p
     words = [
         "--photos",
         pictures,
@@ -117,7 +123,17 @@ def main(arguments: list[str] | None = None) -> None:
         "--train",
         args.count,
     ]
-    words += ["--test", 0, "--test_photos", "--motion", *motion, "--vth", *args.new_vth, "--seed", args.seed]
+    words += [
+        "--test",
+        0,
+        "--test_photos",
+        "--motion",
+        *(f"{pixels:.17g}" for pixels in motion),
+        "--vth",
+        *args.new_vth,
+        "--seed",
+        args.seed,
+    ]
     words += ["--workers", args.workers] if "workers" in args else []
     make_demo_data.main([str(word) for word in words])
 

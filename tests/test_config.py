@@ -32,6 +32,11 @@ def test_default_then_yaml_then_flag(tmp_path):
     assert parse_config(Small, ["--config", str(file)]).rate == 0.1  # PyYAML reads 1e-1 as text
 
 
+def test_an_empty_file_has_no_options(tmp_path):
+    (tmp_path / "c.yml").write_text("# rate: 1e-1\n")
+    assert parse_config(Small, ["--config", str(tmp_path / "c.yml")]) == Small()
+
+
 def test_what_is_saved_can_be_read_back(tmp_path):
     cfg = parse_config(Small, ["--rate", "0.25", "--metrics", "psnr", "mse"])
     (tmp_path / "c.yml").write_text(yaml.safe_dump(as_dict(cfg)))
@@ -62,7 +67,7 @@ def test_bad_flags(argv, says, capsys):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "holds no options"),
+        ("lr", "holds no options"),
         ("- 1", "holds no options"),
         ("a: [", "not valid YAML"),
         ("rte: 1", "unknown key 'rte' (did you mean rate?)"),

@@ -154,7 +154,7 @@ def _follow(stream) -> tuple[object, dict[str, int]]:
             stack[-1] = _storage(stack[-1], storages)
         elif name == "STOP":
             return stack.pop(), storages
-        elif name != "PROTO":
+        elif name != "PROTO" or value != 2:
             raise Unfit(f"is no PyTorch checkpoint, or it is damaged (opcode {name}); {EXPECTED}")
     raise EOFError
 

@@ -232,7 +232,7 @@ def option_flags():
                 yield pytest.param(script, "--" + field.name, ["", "x", "nan", "-1"], id=f"{script}-{field.name}")
 
 
-@pytest.mark.parametrize(("script", "flag", "values"), option_flags())
+@pytest.mark.parametrize(("script", "flag", "values"), list(option_flags()))
 def test_options(script, flag, values, tmp_path):
     for value in values:
         argv = [f"{flag}={value}"] if not value or value[0] == "-" else [flag, value]
@@ -296,7 +296,7 @@ def filled_in(words, work, out):
     return [word.format(**work, out=out) for word in words]
 
 
-@pytest.mark.parametrize(("script", "action"), parser_flags())
+@pytest.mark.parametrize(("script", "action"), list(parser_flags()))
 def test_flags(script, action, work, tmp_path):
     flag, count = action.option_strings[-1], 2 if action.nargs == 2 else 1
     unlike = ["-7", "-1e3", "-0.5"] if callable(action.type) else []  # no flag takes these

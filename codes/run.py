@@ -47,6 +47,12 @@ except ImportError:  # Windows: folders are not locked
 LOGS = ("metrics.jsonl", "results.txt")
 DROPPED_IN_A_ROW = 100
 """With ``--on_nan skip``, after so many dropped steps in a row the run stops: it will not recover."""
+STATE = {
+    **{key: dict for key in ("recipe", "weights", "optimiser", "scaler", "sums", "logs")},
+    **{key: int for key in ("samples", "step", "epoch", "batch")},
+    **{"rng": torch.Tensor, "seconds": float, "done": bool},
+}
+"""What state.pth holds, by type; 'ranks', 'average' and 'trouble' came later."""
 PRINT_SECONDS = 20
 """Between progress lines where there is no terminal for a progress bar."""
 
@@ -355,14 +361,17 @@ class Run:
         state = distributed.broadcast(self._claim_folder() if self.rank == 0 else None)
         if state is None:
             return
-        self.network.load_state_dict(state["weights"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
-        for own, saved in zip(self.average, state.get("average", ()), strict=True):
-            own.copy_(saved)
-        torch.set_rng_state(state["rng"])
+        try:
+            self.network.load_state_dict(state["weights"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.scaler.load_state_dict(state["scaler"])
+            for own, saved in zip(self.average, state.get("average", ()), strict=True):
+                own.copy_(saved)
+            torch.set_rng_state(state["rng"])
+            self.skipped, self.dropped, self.overflows = state.get("trouble", (self.skipped, 0, 0))
+        except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise self._unusable(f"{type(error).__name__}: {str(error)[:100]}") from None
         self.step_count, self.epoch, self.batch = (state[key] for key in ("step", "epoch", "batch"))
-        self.skipped, self.dropped, self.overflows = state.get("trouble", (self.skipped, 0, 0))
         self.sums, self.seconds, self.done = state["sums"], state["seconds"], state["done"]
         self._saved, self._saved_step = time.monotonic(), self.step_count
         self._any_sample = self.batch > 0
@@ -391,17 +400,24 @@ class Run:
             self._save_state()
             return None
         state = checkpoint.read(state_path)
-        if not isinstance(state, dict) or "recipe" not in state or "done" not in state:
-            raise ValueError(
-                f"{state_path} is no training state of this program; "
-                "remove it, choose another --exp_name, or --overwrite"
-            )
+        if not isinstance(state, dict) or "recipe" not in state:
+            raise self._unusable("a file of another kind")
+        for key, kind in STATE.items():
+            if not isinstance(state.get(key), kind):
+                raise self._unusable(f"'{key}' is {type(state[key]).__name__ if key in state else 'missing'}")
+        lengths = [state["logs"].get(name) for name in LOGS]
+        counts = {key: state[key] for key in ("step", "epoch", "batch")} | dict(zip(LOGS, lengths, strict=True))
+        for key, value in counts.items():
+            if not isinstance(value, int) or value < 0 or (key == "batch" and value > self.plan.batches):
+                raise self._unusable(f"'{key}' is {value}")
+        if any(not isinstance(value, int | float) for value in (*state["sums"].values(), state["seconds"])):
+            raise self._unusable("a sum is no number")
         own = self._recipe()
         before = recipe(type(self.cfg)()) | state["recipe"]  # an option that came later had its default
         for key in own:
             if (other := before[key]) != own[key]:
                 now = own[key]
-                if key == "bs" and (ranks := state.get("ranks", 1), self.world) != (1, 1):
+                if key == "bs" and (ranks := int(state.get("ranks") or 1), self.world) != (1, 1):
                     other, now = batch_in_words(other // ranks, ranks), batch_in_words(self.cfg.bs, self.world)
                 raise ValueError(
                     f"{self.folder} holds a run with --{key} {other}, not {now}; "
@@ -413,6 +429,12 @@ class Run:
                 "choose another --exp_name or --overwrite"
             )
         return state
+
+    def _unusable(self, why: str) -> ValueError:
+        return ValueError(
+            f"{self.folder / 'ckpts' / 'state.pth'} is no training state of this program, or it is damaged ({why}); "
+            "remove it, choose another --exp_name, or --overwrite"
+        )
 
     def _recipe(self) -> dict:
         """What shapes the weights; ``bs`` is the batch over all ranks, however many they are."""

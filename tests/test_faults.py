@@ -218,3 +218,37 @@ def test_an_evaluation_that_is_made_again_stands_once_in_tensorboard(tiny, tmp_p
     events.Reload()
     for tag in ("psnr/Blur_SR", "train/loss", "train/lr"):
         assert [event.step for event in events.Scalars(tag)] == [1, 2, 3], tag
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory):
+    """A run of one step, and the options that go on with it."""
+    folder = tmp_path_factory.mktemp("trained")
+    argv = options("train_sr.py", tiny, folder, *SHORT, "--lr_schedule", "constant", "--ema", 0.5, "--max_steps")
+    call("train_sr.py", *argv, 1)
+    return folder / "test/ckpts/state.pth", argv
+
+
+@pytest.mark.parametrize("key", ["recipe", "samples", "weights", "optimiser", "scaler", "rng", "step", "epoch", "batch",
+                                 "sums", "seconds", "done", "logs", "average", "trouble"])  # fmt: skip
+def test_a_damaged_training_state_is_refused(key, trained, tmp_path):
+    """Each part of it missing, of another type or out of range: one line, and the file as it was."""
+    path, argv = trained
+    whole = path.read_bytes()
+    state = torch.load(path, weights_only=True)
+    others = {"step": [-5], "epoch": [-1], "batch": [99, -1], "logs": [{}, {"metrics.jsonl": -3, "results.txt": 0}],
+              "weights": [{}, {"a": torch.zeros(2)}], "rng": [torch.zeros(3, dtype=torch.uint8)],
+              "optimiser": [{}, {"state": {}, "param_groups": []}], "sums": [{"loss": "x"}],
+              "scaler": [], "average": [[]], "trouble": [(1, 2)]}  # fmt: skip
+    spoilt = [{**state, key: value} for value in ("text", None, *others.get(key, []))]
+    if key != "trouble":  # which older states lack
+        spoilt.append({name: value for name, value in state.items() if name != key})
+    try:
+        for damaged in spoilt:
+            torch.save(damaged, path)
+            before = path.read_bytes()
+            err = refused("train_sr.py", *argv, 2)
+            assert "training state" in err or "holds a run" in err, (damaged[key] if key in damaged else None, err)
+            assert path.read_bytes() == before
+    finally:
+        path.write_bytes(whole)

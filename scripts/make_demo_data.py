@@ -40,20 +40,19 @@ RECORD = "demo_data.json"
 
 def frame_size(text: str) -> tuple[int, int]:
     """Read the size HxW of an image on the spike grid."""
-    size = any_size(text)
-    if any(not 16 <= side <= 8192 or side % 4 for side in size):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no size; expected HxW, multiples of 4 from 16 to 8192, as 720x1280"
-        )
-    return size
+    return _size(text, 16, 4, "HxW, multiples of 4 from 16 to 8192, as 720x1280")
 
 
 def any_size(text: str) -> tuple[int, int]:
     """Read HxW."""
+    return _size(text, 1, 1, "HxW from 1x1 to 8192x8192, as 250x400")
+
+
+def _size(text: str, smallest: int, grid: int, expected: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)[xX](\d+)", text)
-    size = tuple(map(int, match.groups())) if match else (0, 0)
-    if any(not 1 <= side <= 8192 for side in size):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected HxW from 1x1 to 8192x8192, as 250x400")
+    size = tuple(map(int, match.groups())) if match and len(text) < 12 else (0, 0)
+    if any(not smallest <= side <= 8192 or side % grid for side in size):
+        raise argparse.ArgumentTypeError(f"{text[:50]!r} is no size; expected {expected}")
     return size
 
 

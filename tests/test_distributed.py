@@ -53,6 +53,7 @@ class Launch:
         for rank in range(ranks):
             values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
             values |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self.store.port, "TORCHELASTIC_RUN_ID": "test"}
+            values["TORCHELASTIC_RESTART_COUNT"] = 0  # as torchrun does; read by torch 2.4
             values |= {"TORCHELASTIC_USE_AGENT_STORE": True}
             here, there = context.Pipe()
             env = {key: str(value) for key, value in values.items()} if ranks > 1 else {}

@@ -32,7 +32,7 @@ def read_image(path) -> np.ndarray:
     """
     encoded = np.fromfile(path, np.uint8)  # unlike cv2.imread this says why a file cannot be read
     # OpenCV and libpng would write lines of their own beside the one that the program ends with.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    (cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)  # OpenCV 4, 5: silent
     whole = encoded.size and (encoded[:4].tobytes() != b"\x89PNG" or encoded.tobytes().rfind(b"IEND\xaeB`\x82") > 0)
     try:
         image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if whole else None

@@ -194,7 +194,7 @@ def test_one_line_says_why_all_ranks_ended(server, copy, tmp_path):
         return options(script, copy, folder, "--max_steps", 20, "--eval_every", 0, "--bs", 1, *more)
 
     err = refused(server, 2, script, *argv(tmp_path / "nan", "--lr", 1e30, "--no-clip_output"))
-    assert "the loss is" in err and "last saved state is intact" in err
+    assert "the loss is" in err and "the last good state, of step 0, is intact" in err
     assert "with 2 processes; give auto or cuda" in refused(server, 2, script, *argv(tmp_path, "--device", "cuda:0"))
     assert "unknown flag --foo" in refused(server, 2, script, *argv(tmp_path, "--foo"))
     (tmp_path / "file").write_text("")

@@ -60,6 +60,7 @@ class SpikeData(torch.utils.data.Dataset):
         skip_bad: a sample that cannot be read is then {'name', 'fault'}, the latter saying why, instead of an error;
             :func:`loader` keeps these apart.
         flips: turn crops by a random multiple of 90 degrees, and mirror every other one.
+        scale: image pixels per spike pixel, each way: 2 for a data set that was prepared with ``--scale 2``.
 
     Attributes:
         textures: where whole-frame textures of the teacher lie (:mod:`codes.textures`), if anywhere; a sample then
@@ -88,12 +89,13 @@ class SpikeData(torch.utils.data.Dataset):
         flips: bool = False,
         more_vth: Sequence[float] = (),
         skip_bad: bool = False,
+        scale: int = SCALE,
     ):
         if data_type not in ("GOPRO", "real"):
             raise ValueError(f"data_type '{data_type}'; expected 'GOPRO' or 'real'")
         if use_roi and (roi_size < SCALE or roi_size % SCALE):
             raise ValueError(f"--roi_size is {roi_size}; a crop on the spike grid needs a multiple of {SCALE}")
-        self.scale = 1 if spike_full else SCALE
+        self.scale = 1 if spike_full else scale
         self.use_roi, self.roi_size, self.seed, self.size = use_roi, roi_size, seed, size
         self.use_sharp = use_sharp if data_type == "GOPRO" else False
         self.flips, self.skip_bad = flips, skip_bad
@@ -189,6 +191,13 @@ class SpikeData(torch.utils.data.Dataset):
         """A sample in whole frames, without textures, whether the data set crops or not."""
         return self._read(index, 0, 0)
 
+    def _other_scale(self, path: Path, height: int, width: int) -> str:
+        """A hint where the stream fits the image at another scale."""
+        for scale in {1, 2, SCALE} - {self.scale}:
+            if count_frames(path, height // scale, width // scale) == EXPOSURE.total:
+                return f"; it holds spikes of 1/{scale} of the image's sides"
+        return ""
+
     def _image(self, path: Path) -> np.ndarray:
         """An image as uint8 ``(H, W, 3)``, from the cache if there is one."""
         if self.cache is None:
@@ -217,10 +226,11 @@ class SpikeData(torch.utils.data.Dataset):
         spike_size = (height // self.scale, width // self.scale)
         frames = count_frames(spike_path, *spike_size)
         if frames != EXPOSURE.total:
+            hint = self._other_scale(spike_path, height, width)
             raise ValueError(
                 f"{spike_path} holds {spike_path.stat().st_size} bytes; {EXPOSURE.total} frames of "
                 f"{spike_size[0]}x{spike_size[1]} (the image {height}x{width} / {self.scale}) are "
-                f"{EXPOSURE.total * frame_bytes(*spike_size)}: truncated, or not made for this image"
+                f"{EXPOSURE.total * frame_bytes(*spike_size)}: truncated, or not made for this image{hint}"
             )
         sample = {"name": name}
         rows = columns = spike_rows = spike_columns = slice(None)

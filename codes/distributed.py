@@ -157,7 +157,11 @@ def wrap(network: nn.Module, device: torch.device) -> nn.Module:
         return network
     # Weights that are used in parts have gradients in another layout: a copy of some kilobytes, not worth a warning.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    return nn.parallel.DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+    return nn.parallel.DistributedDataParallel(
+        network,
+        device_ids=[device] if device.type == "cuda" else None,
+        find_unused_parameters=getattr(network, "unused_parameters", False),
+    )
 
 
 def first_to_fail() -> bool:

@@ -1,9 +1,9 @@
-"""What the papers of the neighbouring networks train by and measure: SpkDeblurNet, STIR and SAN.
+"""What the neighbouring networks are given of this program's data, and what their papers train by and measure.
 
 The networks are :class:`codes.model.spkdeblurnet_model.SpkDeblurNet`, :class:`codes.model.stir_model.STIR` and
-:class:`codes.model.san_model.SAN`. Losses are those of the published programs; the metrics reproduce the papers'
-figures, which are made from images that are neither clipped nor rounded. To compare networks with one another use
-:mod:`codes.metrics`.
+:class:`codes.model.san_model.SAN` (as a student: :class:`codes.student.SANStudent`). Losses are those of the published
+programs; the metrics reproduce the papers' figures, which are made from images that are neither clipped nor rounded. To
+compare networks with one another use :mod:`codes.metrics`.
 """
 
 import pickle
@@ -12,8 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from codes.checkpoint import load_weights, state_dict
 from codes.cli import one_line
 from codes.losses import gaussian_ssim
+from codes.model.spkdeblurnet_model import SpkDeblurNet
+from codes.model.stir_model import FRAMES, STIR
+from codes.spike import middle_tfi, mirrored_windows
 
 STIR_WEIGHTS = (0.5, 0.25, 0.25, 0.25)
 """Weights of STIR's images at H/2, H/4, H/8 and H/16 in the program (the paper has 1/2, 1/4, 1/8, 1/16)."""
@@ -23,6 +27,69 @@ STIR_PERCEPTUAL = 0.2
 
 SAN_WEIGHT = 50.0
 """Weight of all terms of SAN's losses but the one that compares ratios."""
+
+
+def spkdeblurnet_input(
+    network: SpkDeblurNet, blur: torch.Tensor, spike: torch.Tensor, instant: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What SpkDeblurNet is given for the sharp image at an instant.
+
+    It wants R,G,B, spikes of half the image's size, as many frames around the instant as its weights have (56 or 65),
+    and their middle TFI. Where the data's spikes are smaller, each is repeated 2x2 (or 4x4 ...) times; a data set with
+    spikes of half the size is made by ``scripts/prepare_gopro.py --scale 2``. Windows that leave the stream see it
+    mirrored. Officially the exposure is the window; here the window's middle is the instant wherever that lies in the
+    exposure, whose 97 frames it does not cover.
+
+    Args:
+        network: decides the number of frames and the TFI's gain. The official gain, 2, makes white about 1 at the
+            paper's Vth 2; at Vth 1 it takes 1.
+        blur: ``(B, 3, H, W)``, B,G,R in [0, 1].
+        spike: ``(B, T, h, w)`` with h = H/2, H/4, ..., zeros and ones, any dtype.
+        instant: frame index.
+
+    Returns:
+        The three inputs of the network: ``(B, 3, H, W)`` R,G,B, ``(B, S, H/2, W/2)``, ``(B, 1, H/2, W/2)``.
+
+    Raises:
+        ValueError: spikes of another size.
+    """
+    factor = blur.shape[-1] // (2 * spike.shape[-1])
+    if factor < 1 or (blur.shape[-2], blur.shape[-1]) != tuple(2 * factor * side for side in spike.shape[-2:]):
+        raise ValueError(
+            f"an image of {blur.shape[-2]}x{blur.shape[-1]} with spikes of {spike.shape[-2]}x{spike.shape[-1]}; "
+            "SpkDeblurNet takes spikes of half or a quarter of the image's sides"
+        )
+    frames = mirrored_windows(spike, [instant], network.spike_frames)[:, 0]
+    tfi = network.gain * middle_tfi(frames, network.spike_frames // 2)
+    if factor > 1:
+        frames, tfi = (x.repeat_interleave(factor, -1).repeat_interleave(factor, -2) for x in (frames, tfi))
+    return blur.flip(1), frames.to(blur.dtype), tfi
+
+
+def load_spkdeblurnet(path, hint: str = "") -> SpkDeblurNet:
+    """SpkDeblurNet with the weights of a file, which decides the number of spike frames.
+
+    Raises:
+        FileNotFoundError, ValueError: as in :func:`codes.checkpoint.load_weights`.
+    """
+    state = state_dict(path, "SpkDeblurNet", hint)
+    first, gain = state.get("S_conv_down.0.weight"), state.get("tfi_gain")
+    frames = first.shape[1] if first is not None and first.dim() == 4 and 1 <= first.shape[1] <= 137 else 56
+    return load_weights(SpkDeblurNet(frames, 2.0 if gain is None else float(gain.float().mean())), path, hint)
+
+
+def stir_instants(total: int, instants) -> list[int]:
+    """Those of several instants around which a stream of ``total`` frames holds STIR's 61 in full."""
+    return [instant for instant in instants if FRAMES // 2 <= instant < total - FRAMES // 2]
+
+
+def stir_images(stir: STIR, spike: torch.Tensor, instants) -> torch.Tensor:
+    """STIR's grey images at several instants: ``(B, T, h, w)`` to ``(B, M, h, w)`` in [0, 1].
+
+    It reads the 61 frames around the instant (of a stream that is mirrored at its ends, where they do not suffice) and
+    returns the light at the size of the spikes, as bright as the firing rate is.
+    """
+    return torch.cat([stir(mirrored_windows(spike, [instant], FRAMES)[:, 0]) for instant in instants], dim=1)
 
 
 def spkdeblurnet_loss(outputs: tuple[torch.Tensor, ...], sharp: torch.Tensor, grey: torch.Tensor) -> torch.Tensor:

@@ -100,6 +100,7 @@ class Run:
             distributed.stop(failed=kind is not None and not self.stopped)
 
     def _close(self) -> None:
+        self._source = None  # ends the loader's processes, which heed no SIGTERM, whatever still refers to this run
         if self.bar is not None:
             self.bar.close()
         if self.board is not None:

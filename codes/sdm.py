@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from codes.spike import EXPOSURE, tfp, tfp_long
+from codes.spike import EXPOSURE, mirrored_windows, tfp, tfp_long
 
 
 def sdm(blur: torch.Tensor, tfp_long: torch.Tensor, tfp_short: torch.Tensor, clip: bool = True) -> torch.Tensor:
@@ -48,22 +48,26 @@ class Teacher(nn.Module):
         denoise: takes ``(B, 1, h, w)`` to the same shape.
         enlarge: takes ``(B, 1, h, w)`` to ``(B, 1, 4h, 4w)``.
         length: frames of the short window (``--spike_bsn_len``).
+        raw: give ``denoise`` the frames of the short window themselves, ``(B, length, h, w)``, mirrored at the ends of
+            the stream, instead of their mean: for STIR in BSN's place.
     """
 
-    def __init__(self, denoise: nn.Module, enlarge: nn.Module, length: int = 9):
+    def __init__(self, denoise: nn.Module, enlarge: nn.Module, length: int = 9, raw: bool = False):
         super().__init__()
-        self.denoise, self.enlarge, self.length = denoise, enlarge, length
+        self.denoise, self.enlarge, self.length, self.raw = denoise, enlarge, length, raw
         self.requires_grad_(False).eval()
 
     @classmethod
-    def cascade(cls, bsn: nn.Module, sr: nn.Module, length: int = 9) -> "Teacher":
-        """The official teacher, BSN -> EDSR -> SDM."""
-        return cls(bsn, sr, length)
+    def cascade(cls, bsn: nn.Module, sr: nn.Module, length: int = 9, raw: bool = False) -> "Teacher":
+        """The official teacher, BSN -> EDSR -> SDM; another network may stand in for BSN."""
+        return cls(bsn, sr, length, raw)
 
     @classmethod
-    def plain(cls, length: int = 21, enlarge: str = "bilinear", denoise: nn.Module | None = None) -> "Teacher":
+    def plain(
+        cls, length: int = 21, enlarge: str = "bilinear", denoise: nn.Module | None = None, raw: bool = False
+    ) -> "Teacher":
         """A teacher without super-resolution network: ``enlarge`` is 'nearest' or 'bilinear'."""
-        return cls(denoise or nn.Identity(), Enlarge(enlarge), length)
+        return cls(denoise or nn.Identity(), Enlarge(enlarge), length, raw)
 
     def train(self, mode: bool = True) -> "Teacher":
         """Stays in eval mode whatever is asked: it is frozen."""
@@ -77,19 +81,25 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def short(self, spike: torch.Tensor, instants: Sequence[int]) -> torch.Tensor:
         """E_short(t) ``(B, M, 4h, 4w)`` in [0, 1] at M instants of ``spike`` ``(B, T, h, w)``."""
-        noisy = torch.cat([tfp(spike, instant, self.length) for instant in instants], dim=1)[:, :, None]
+        noisy = self._windows(spike, instants)
         short = self.enlarge(self.denoise(noisy.flatten(0, 1)).clamp(0, 1)).clamp(0, 1)
         return short.unflatten(0, noisy.shape[:2]).squeeze(2)
 
     @torch.no_grad()
     def denoised(self, spike: torch.Tensor, instant: int) -> torch.Tensor:
         """The denoised short TFP ``(B, 1, h, w)`` in [0, 1] at an instant."""
-        return self.denoise(tfp(spike, instant, self.length)).clamp(0, 1)
+        return self.denoise(self._windows(spike, [instant])[:, 0]).clamp(0, 1)
+
+    def _windows(self, spike: torch.Tensor, instants: Sequence[int]) -> torch.Tensor:
+        """What ``denoise`` is given: ``(B, M, 1, h, w)``, or with ``raw`` ``(B, M, length, h, w)``."""
+        if self.raw:
+            return mirrored_windows(spike, instants, self.length)
+        return torch.stack([tfp(spike, instant, self.length) for instant in instants], dim=1)
 
     @torch.no_grad()
     def textures(self, spike: torch.Tensor, instants: Sequence[int]) -> torch.Tensor:
         """E_long, then E_short(t) at M instants: ``(B, 1 + M, 4h, 4w)`` in [0, 1] of ``spike`` ``(B, T, h, w)``."""
-        noisy = torch.stack([tfp(spike, instant, self.length) for instant in instants], dim=1)
+        noisy = self._windows(spike, instants)
         short = self.denoise(noisy.flatten(0, 1)).clamp(0, 1).unflatten(0, noisy.shape[:2])
         both = torch.cat([tfp_long(spike)[:, None], short], dim=1)
         return self.enlarge(both.flatten(0, 1)).clamp(0, 1).unflatten(0, both.shape[:2]).squeeze(2)

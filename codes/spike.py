@@ -292,8 +292,40 @@ def mirrored(spike: torch.Tensor, frames: int) -> torch.Tensor:
     So a window at an end has as many frames as any other, and its mean is that of the half inside. Frames beyond a
     whole mirroring are taken from the end frame.
     """
+    return _mirrored(spike, -frames, spike.shape[-3] + frames)
+
+
+def mirrored_windows(spike: torch.Tensor, instants, length: int) -> torch.Tensor:
+    """Windows of any length around several instants, of a stream that is mirrored at its ends.
+
+    Unlike :func:`spike_windows` an even length is possible, and a window may leave the stream. The neighbouring
+    networks are given such windows (56, 61 and 96 frames), which the 137 frames do not hold around every instant.
+
+    Args:
+        spike: ``(B, T, H, W)``, any dtype.
+        instants: M frame indices, 0 <= instant < T.
+        length: frames of a window; the instant is the one of index ``length // 2``.
+
+    Returns:
+        ``(B, M, length, H, W)``, the dtype of ``spike``.
+
+    Raises:
+        ValueError: an instant outside the stream.
+    """
     total = spike.shape[-3]
-    index = torch.arange(-frames, total + frames)
+    for instant in instants:
+        if not 0 <= instant < total:
+            raise ValueError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
+    starts = [instant - length // 2 for instant in instants]
+    return torch.stack([_mirrored(spike, start, start + length) for start in starts], dim=1)
+
+
+def _mirrored(spike: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    """Frames [start, stop) of a stream that is mirrored at its ends; see :func:`mirrored`."""
+    total = spike.shape[-3]
+    if 0 <= start and stop <= total:
+        return spike[..., start:stop, :, :]
+    index = torch.arange(start, stop)
     index = torch.where(index < 0, -index, index)
     index = torch.where(index >= total, 2 * (total - 1) - index, index).clamp(0, total - 1)
     return spike.index_select(-3, index.to(spike.device))

@@ -1,9 +1,11 @@
-"""The student as it is used: its weights with what they were trained to see, and what it sees of a spike stream.
+"""The students as they are used: their weights with what they were trained to see, and what they see of a stream.
 
 Officially the student (:class:`codes.model.ldn_model.Deblur_Net`) is given the 21 spike frames around the instant, and
 serves the firing threshold that it was trained at. Two things can be changed, at the same number of parameters: the
 **pyramid**, which shows it the whole stream, and the **exposure gain**, which makes spikes of any threshold as bright
 as the blurry image. A weight file says which of them it wants.
+
+:class:`SANStudent` puts another network in the LDN's place, to compare with (S-SDM's table of students).
 """
 
 from collections.abc import Sequence
@@ -14,7 +16,8 @@ from torch.nn import functional as F
 from codes.checkpoint import load_weights, state_dict
 from codes.image import grey
 from codes.model.ldn_model import SPIKE_INPUTS, Deblur_Net
-from codes.spike import EXPOSURE, spike_windows, tfp_long
+from codes.model.san_model import SAN
+from codes.spike import EXPOSURE, mirrored_windows, spike_windows, tfp_long
 
 PYRAMID = (2, 2, 3, 5, 10, 20, 51)
 """Lengths of the windows of :func:`spike_pyramid` on either side of the 7 single frames."""
@@ -70,8 +73,53 @@ def exposure_gain(blur: torch.Tensor, spike: torch.Tensor, exposure=EXPOSURE) ->
     return torch.where(rate > 0, light / rate.clamp(min=1e-9), 1.0)
 
 
+class SANStudent(SAN):
+    """SAN (:mod:`codes.model.san_model`) in the LDN's place, with the same inputs and outputs and SAN's own keys.
+
+    SAN wants 96 channels of event counts: 16 spans of the exposure, 2 polarities, before, within and after the instant.
+    Spikes have no polarity, and how S-SDM gave them to SAN is not known. Here the 96 channels are the 96 spike frames
+    around the instant, about the length of the exposure, of a stream mirrored at its ends. Sizes that are no multiples
+    of 16 are padded inside with copies of the border. B,G,R, as all students.
+
+    Args:
+        gain: whether spikes are made as bright as the image first, as in :class:`Deblur_Net`; the state dict then says
+            so under the same key.
+    """
+
+    kind, spike_dim = "mirrored", 96
+
+    def __init__(self, gain: bool = False):
+        super().__init__(ev_in=self.spike_dim)
+        self.gain = gain
+        if gain:
+            self.register_buffer("spike_input", torch.tensor([SPIKE_INPUTS.index("frames"), 1]))
+
+    def forward(self, blur: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
+        """``(B, 3, H, W)`` and spikes ``(B, M, 96, h, w)`` of M instants to ``(B, M, 3, H, W)``, not clipped."""
+        image = self.encode(blur)
+        return torch.stack([self.decode(blur, image, one) for one in spike.unbind(1)], dim=1)
+
+    def encode(self, blur: torch.Tensor) -> list[torch.Tensor]:
+        """The image's branch, the same for every instant."""
+        return super().encode(self._padded(blur))
+
+    def decode(self, blur: torch.Tensor, image: list[torch.Tensor], spike: torch.Tensor) -> torch.Tensor:
+        """One instant of each image, spikes ``(B, 96, h, w)``: ``(B, 3, H, W)``, not clipped."""
+        height, width = blur.shape[-2:]
+        down, right = -height % 16 * spike.shape[-2] // height, -width % 16 * spike.shape[-1] // width
+        spike = F.pad(spike.to(blur.dtype), (0, right, 0, down), mode="replicate")
+        return self.deblur(spike, self._padded(blur), image)[0][..., :height, :width]
+
+    @staticmethod
+    def _padded(blur: torch.Tensor) -> torch.Tensor:
+        return F.pad(blur, (0, -blur.shape[-1] % 16, 0, -blur.shape[-2] % 16), mode="replicate")
+
+
+Student = Deblur_Net | SANStudent
+
+
 def student_input(
-    ldn: Deblur_Net, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int], exposure=EXPOSURE
+    ldn: Student, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int], exposure=EXPOSURE
 ) -> torch.Tensor:
     """What a student is given of the spikes, for M instants.
 
@@ -87,6 +135,8 @@ def student_input(
     """
     if ldn.kind == "pyramid":
         windows = spike_pyramid(spike, instants)
+    elif ldn.kind == "mirrored":
+        windows = mirrored_windows(spike, instants, ldn.spike_dim)
     else:
         windows = spike_windows(spike, instants, ldn.spike_dim)
     if ldn.gain:
@@ -94,8 +144,8 @@ def student_input(
     return windows
 
 
-def load_student(path, gain: bool = False, hint: str = "") -> Deblur_Net:
-    """The student of a weight file, the authors' or ours; number of frames and kind of spike input are the file's.
+def load_student(path, gain: bool = False, hint: str = "") -> Student:
+    """The student of a weight file, the authors' or ours; network, number of frames and spike input are the file's.
 
     Args:
         path: the file.
@@ -107,6 +157,10 @@ def load_student(path, gain: bool = False, hint: str = "") -> Deblur_Net:
         FileNotFoundError, ValueError: as in :func:`load_weights`.
     """
     state = state_dict(path, "Deblur_Net", hint)
+    if any(key.startswith("msff1.") for key in state):
+        san = load_weights(SANStudent("spike_input" in state), path, hint)
+        san.gain = san.gain or gain
+        return san
     settings = {}
     first, kind = state.get("spike_enc.0.weight"), state.get("spike_input")
     if first is not None and first.numel() and first.shape[2:] == (3, 3) and first.shape[1] % 2:

@@ -44,10 +44,11 @@ def describe_network(network: nn.Module) -> str:
 
 def describe(teacher: Teacher, instants: Sequence[int], precision: str) -> dict:
     """Everything that the textures of a .dat file depend on."""
+    window = teacher.length if teacher.raw else 2 * (teacher.length // 2) + 1
     return {
         "format": FORMAT,
         "E_long": f"enlarge(mean of the spikes [{EXPOSURE.start}, {EXPOSURE.stop}))",
-        "E_short": f"enlarge(denoise(mean of {2 * (teacher.length // 2) + 1} frames around the instant))",
+        "E_short": f"enlarge(denoise({'' if teacher.raw else 'mean of '}{window} frames around the instant))",
         "denoise": describe_network(teacher.denoise),
         "enlarge": describe_network(teacher.enlarge),
         "instants": list(instants),

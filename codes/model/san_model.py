@@ -231,12 +231,22 @@ class SAN(nn.Module):
                 f"an image of shape {tuple(blur.shape)}; expected (B, {self.im_in}, H, W) with H and W multiples of "
                 "16: crop or pad it"
             )
+        return self.deblur(events, blur, self.encode(blur))
+
+    def encode(self, blur: torch.Tensor) -> list[torch.Tensor]:
+        """The features of the image, the same for every instant, for :meth:`deblur`."""
+        return self.im_enc(2 * blur - 1)
+
+    def deblur(
+        self, events: torch.Tensor, blur: torch.Tensor, image: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What :meth:`forward` does once the image is encoded; ``image`` is what :meth:`encode` returned."""
         if events.dim() != 4 or events.shape[:2] != (len(blur), self.ev_in) or min(events.shape[-2:]) < 16:
             raise ValueError(
                 f"events of shape {tuple(events.shape)} for {len(blur)} images; expected ({len(blur)}, {self.ev_in}, "
                 "h, w), at least 16 pixels each way: give a larger cut-out with as many channels as the weights want"
             )
-        pairs = zip(self.im_enc(2 * blur - 1), self.ev_enc(events.to(blur.dtype)), strict=True)
+        pairs = zip(image, self.ev_enc(events.to(blur.dtype)), strict=True)
         joined = [getattr(self, f"msff{level}")(image, event) for level, (image, event) in enumerate(pairs, 1)]
         ratio = F.softplus(self.dec(joined))
         return blur * ratio, ratio

@@ -228,11 +228,18 @@ class SpkDeblurNet(nn.Module):
 
     Args:
         S_in_chs: spike frames of the exposure: 56 (GoPro), 65 or 33 (X4K1000FPS).
+        tfi_gain: by what the middle TFI is to be multiplied, so that white is about 1
+            (:func:`codes.neighbours.spkdeblurnet_input`); another one than the official 2 is kept in the state dict.
     """
 
-    def __init__(self, S_in_chs: int = 56):  # noqa: N803 (the official name)
+    unused_parameters = True
+    """For DistributedDataParallel (:func:`codes.distributed.wrap`)."""
+
+    def __init__(self, S_in_chs: int = 56, tfi_gain: float = 2.0):  # noqa: N803 (the official name)
         super().__init__()
-        self.spike_frames = S_in_chs
+        self.spike_frames, self.gain = S_in_chs, tfi_gain
+        if tfi_gain != 2:
+            self.register_buffer("tfi_gain", torch.tensor(float(tfi_gain)))
         image, spikes = 180, 60
         self.D_conv_down = stem(3, image)
         self.conv_masked_blur = stem(1, spikes)
@@ -261,7 +268,7 @@ class SpkDeblurNet(nn.Module):
         Args:
             blur: ``(B, 3, H, W)``, R,G,B in [0, 1]; H and W even, at least 66.
             spike: ``(B, S_in_chs, H/2, W/2)``, zeros and ones, any dtype.
-            tfi: ``(B, 1, H/2, W/2)``, twice the middle TFI of ``spike``, in (0, 2].
+            tfi: ``(B, 1, H/2, W/2)``, the middle TFI of ``spike`` times ``tfi_gain``, officially twice, in (0, 2].
 
         Returns:
             The sharp image ``(B, 3, H, W)``, R,G,B; the grey image from the spikes ``(B, 1, H, W)``; the sharp image

@@ -27,11 +27,12 @@ from codes.losses import TeacherLoss, reblur_loss, spike_loss
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
+from codes.model.stir_model import FRAMES, STIR
 from codes.run import Run
 from codes.schedule import cosine
 from codes.sdm import Teacher
 from codes.spike import EXPOSURE, hold_out
-from codes.student import exposure_gain, load_student, student_input
+from codes.student import SANStudent, Student, exposure_gain, load_student, student_input
 from codes.textures import cached_textures
 
 
@@ -61,6 +62,13 @@ class DeblurConfig(Config):
     lpips_input: Literal["official", "rgb"] = option(
         "official", "*what LPIPS is given: B,G,R in [0, 1] as officially, or R,G,B in [-1, 1]"
     )
+    student: Literal["ldn", "san"] = option(
+        "ldn", "*the student: the LDN, or for comparison SAN (2.4 M parameters), which is given 96 frames"
+    )
+    short: Literal["bsn", "stir"] = option(
+        "bsn", "*what makes the cascade's short texture: BSN of the short TFP, or STIR of 61 spike frames"
+    )
+    stir_path: str = option("model/STIR_pretrain.pth", "*weights of STIR for --short stir")
     teacher: Literal["cascade", "sdm", "sharp"] = option(
         "cascade",
         "*BSN -> EDSR -> SDM; the SDM on plain TFP without any network; or sharp_data of a data set whose sharp images "
@@ -104,12 +112,18 @@ def load_teacher(cfg: DeblurConfig, run: Run) -> Teacher:
     if cfg.teacher != "cascade":
         return Teacher.plain(cfg.sdm_len, cfg.sdm_enlarge)
     hint = "train it (train_bsn.py, train_sr.py), fetch it (README, 'Weights'), or give --teacher sdm, which needs none"
-    bsn, sr = load_weights(BSN(), cfg.bsn_path, hint), load_weights(EDSR(), cfg.sr_path, hint)
-    return run.place(Teacher.cascade(bsn, sr, cfg.spike_bsn_len))
+    sr = load_weights(EDSR(), cfg.sr_path, hint)
+    if cfg.short == "stir":
+        stir = load_weights(STIR(), cfg.stir_path, "train it (train_supervised.py), or see model/README.md")
+        return run.place(Teacher.cascade(stir, sr, FRAMES, raw=True))
+    return run.place(Teacher.cascade(load_weights(BSN(), cfg.bsn_path, hint), sr, cfg.spike_bsn_len))
 
 
-def new_student(cfg: DeblurConfig) -> Deblur_Net:
+def new_student(cfg: DeblurConfig) -> Student:
     """The student that is trained: from scratch, or from ``--init_path``, which must see the same of the spikes."""
+    if cfg.student == "san":
+        san = SANStudent(cfg.spike_gain == "auto")
+        return load_weights(san, cfg.init_path) if cfg.init_path else san
     frames = 21 if cfg.student_spikes == "pyramid" else 2 * (cfg.spike_deblur_len // 2) + 1
     ldn = Deblur_Net(frames, cfg.student_spikes, cfg.spike_gain == "auto")
     return load_weights(ldn, cfg.init_path) if cfg.init_path else ldn
@@ -133,10 +147,12 @@ def main() -> None:
         raise ValueError("--teacher_cache keeps textures at fixed instants; leave out --instants and --teacher sharp")
     if cfg.teacher_cache and len(cfg.train_vth) > 1:
         raise ValueError("--teacher_cache keeps the textures of one threshold; give --train_vth one, or leave it out")
+    if cfg.student == "san" and (cfg.roi_size % 64 or cfg.student_spikes != "frames"):
+        raise ValueError("--student san needs a --roi_size that is a multiple of 64, and --student_spikes frames")
     if cfg.teacher == "sharp" and cfg.instants > 7:
         raise ValueError(f"--instants {cfg.instants}: --teacher sharp has 7")
     data = {"use_small": cfg.use_small, "vth": cfg.vth, "cache": cfg.cache, "skip_bad": cfg.skip_bad_samples}
-    with Run(cfg, "DeblurNet") as run:
+    with Run(cfg, "SAN" if cfg.student == "san" else "DeblurNet") as run:
         if cfg.test_mode:
             ldn = run.place(load_student(cfg.deblur_path, gain=cfg.spike_gain == "auto")).eval()
         else:
@@ -149,7 +165,8 @@ def main() -> None:
             yield Row("Blur", blur, sample.get("sharp"), "blur")
             yield Row("SDM", teacher(blur, spike, [EXPOSURE.centre])[:, 0], sample.get("sharp"), "tea")
             student = ldn(blur, student_input(ldn, blur, spike, [EXPOSURE.centre]))[:, 0]
-            yield Row("Deblur_Net", student.clamp(0, 1), sample.get("sharp"), "deblur")
+            name = "SAN" if isinstance(ldn, SANStudent) else "Deblur_Net"
+            yield Row(name, student.clamp(0, 1), sample.get("sharp"), "deblur")
 
         test_folder = cfg.base_folder if cfg.test_mode else cfg.eval_folder or cfg.base_folder
         evaluated = cfg.test_mode or cfg.teacher != "sharp" or (Path(test_folder) / "test" / "spike_data").is_dir()
@@ -158,7 +175,8 @@ def main() -> None:
         else:  # as resimulate.py makes them
             run.say(f"{test_folder} has no test split: nothing is evaluated in training (--eval_folder)")
         if cfg.test_mode:
-            teachers = [cfg.bsn_path, cfg.sr_path] if cfg.teacher == "cascade" else []
+            short = cfg.stir_path if cfg.short == "stir" else cfg.bsn_path
+            teachers = [short, cfg.sr_path] if cfg.teacher == "cascade" else []
             return test(run, test_set, rows, weights=[*teachers, cfg.deblur_path])
 
         known = "sequence" if cfg.teacher == "sharp" else False

@@ -173,10 +173,12 @@ class Deblurrer:
     Args:
         method: one of :data:`codes.methods.METHODS`: 'ldn' (the student), 'teacher', 'sdm', ...
         bsn_path, sr_path, deblur_path: weight files; '' is ours in model/.
+        **paths: likewise those of the neighbours: ``san_path``, ``stir_path``, ``spkdeblurnet_path``.
         device: 'auto', 'cpu', 'cuda', ...
         precision: 'fp32', 'bf16' or 'fp16'.
         tile: side of the tiles in which the image is computed, a multiple of 4 of at least 64; 0 is the whole image,
             -1 whole images up to 6 million pixels and tiles of 1024 above. The result is the same within rounding.
+            The neighbours (:attr:`codes.methods.Method.whole`) compute whole images only.
 
     Raises:
         ValueError, OSError: no such method or device, or weights that are missing or do not fit.
@@ -191,12 +193,14 @@ class Deblurrer:
         device: str = "auto",
         precision: str = "fp32",
         tile: int = -1,
+        **paths: str,
     ):
         if tile not in (0, -1) and (tile < 64 or tile % SCALE):
             raise ValueError(f"--tile is {tile}; expected a multiple of {SCALE} of at least 64, 0 (whole) or -1 (auto)")
         self.name, self.device, self.precision, self.tile = method, choose_device(device), precision, tile
         autocast(self.device, precision)
-        self.weights = Weights(bsn_path, sr_path, deblur_path)
+        paths = {name.removesuffix("_path"): path for name, path in paths.items()}
+        self.weights = Weights(bsn_path, sr_path, deblur_path, **paths)
         self._methods: dict[int, Method] = {}
         self.method = self._method(max(tile, 0))
 
@@ -230,6 +234,7 @@ class Deblurrer:
         tall, wide = SCALE * h, SCALE * w
         full = cv2.copyMakeBorder(capture.blur, 0, tall - height, 0, wide - width, cv2.BORDER_REPLICATE)
         tile = (AUTO_TILE if tall * wide > WHOLE else 0) if self.tile < 0 else self.tile
+        tile = 0 if self.method.whole else tile
         blur = torch.from_numpy(to_float(full))[None].to(self.device)
         spike = torch.from_numpy(capture.spike)[None].to(self.device)
         with torch.inference_mode(), autocast(self.device, self.precision):

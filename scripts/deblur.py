@@ -27,7 +27,7 @@ from codes.device import describe  # noqa: E402
 from codes.figures import magnified  # noqa: E402
 from codes.image import AnimationWriter, grid, to_uint8, write_animation, write_image  # noqa: E402
 from codes.inference import FLIPS, Capture, Deblurrer, check, open_capture  # noqa: E402
-from codes.methods import METHODS  # noqa: E402
+from codes.methods import METHODS, weight_options  # noqa: E402
 from codes.spike import EXPOSURE, evenly, tfp_long  # noqa: E402
 from scripts.make_demo_data import any_size, at_least  # noqa: E402
 
@@ -85,8 +85,8 @@ def make_parser() -> Parser:
     add("--method", choices=tuple(name for name in METHODS if name != "blur"), default="ldn", help="ldn is the student")
     add("--fps", type=at_least(1), default=12, help="frames per second of the videos")
     add = parser.add_argument_group("weights and hardware").add_argument
-    for name, what in (("bsn", "BSN"), ("sr", "EDSR"), ("deblur", "the student")):
-        add(f"--{name}_path", default="", metavar="FILE", help=f"weights of {what} (default: ours in model/)")
+    for name, about in weight_options().items():
+        add(f"--{name}", default="", metavar="FILE", help=about)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the networks")
     add("--tile", type=int, default=-1, metavar="N", help="side of tiles; 0: whole images; -1: tiles above 6 MP")
@@ -203,9 +203,8 @@ def main() -> None:
     captures = find_captures(args)
     captures = captures[: args.limit or None]
     chosen_instants(args.frames, args.exposure or slice(EXPOSURE.start, EXPOSURE.stop))  # refused before work begins
-    deblurrer = Deblurrer(
-        args.method, args.bsn_path, args.sr_path, args.deblur_path, args.device, args.precision, args.tile
-    )
+    paths = {name: getattr(args, name) for name in weight_options()}
+    deblurrer = Deblurrer(args.method, device=args.device, precision=args.precision, tile=args.tile, **paths)
     weights = ", ".join(map(shortest, deblurrer.method.weights)) or "no weights"
     print(f"{deblurrer.method.title} ({weights}), {args.precision} on {describe(deblurrer.device)}")
     hide = not sys.stderr.isatty()

@@ -42,14 +42,24 @@ from codes.evaluate import Report, Row, measure_rows  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import grey, read_image, to_float  # noqa: E402
 from codes.losses import TeacherLoss, reblur_loss  # noqa: E402
-from codes.methods import METHODS, Method, Weights, from_student, from_teacher, load_method  # noqa: E402
+from codes.methods import METHODS, TITLES, Method, Weights, load_method  # noqa: E402
 from codes.metrics import lpips_network  # noqa: E402
 from codes.model.bsn_model import BSN  # noqa: E402
 from codes.model.edsr_model import EDSR  # noqa: E402
 from codes.model.ldn_model import Deblur_Net  # noqa: E402
+from codes.model.spkdeblurnet_model import SpkDeblurNet  # noqa: E402
+from codes.model.stir_model import FRAMES, STIR  # noqa: E402
+from codes.neighbours import (  # noqa: E402
+    VGGDistance,
+    spkdeblurnet_input,
+    spkdeblurnet_loss,
+    stir_instants,
+    stir_loss,
+)
 from codes.run import provenance  # noqa: E402
 from codes.sdm import Teacher  # noqa: E402
-from codes.spike import EXPOSURE, evenly, spike_windows, tfp  # noqa: E402
+from codes.spike import EXPOSURE, evenly, mirrored_windows, tfp  # noqa: E402
+from codes.student import SANStudent, Student, student_input  # noqa: E402
 from scripts import textbook  # noqa: E402
 from scripts.measuring import FlopCounter, peak_memory, timed  # noqa: E402
 
@@ -69,9 +79,31 @@ PUBLISHED_EFFICIENCY = {  # parameters, GMAC at 720x1280, seconds of an epoch in
     "edsr": (1_515_269, 113.1, 20.0),
     "teacher": (None, 444.0, None),
     "ldn": (234_158, 15.9, 227.0),
+    "san": (2_421_882, None, None),
+    "stir": (5_107_960, None, None),
+    "spkdeblurnet": (13_464_684, 851.5, None),
 }
-SCHEDULE = {"bsn": (1001, 5), "edsr": (101, 1), "ldn": (101, 1)}
-"""Epochs of the official recipe, and optimiser steps of one batch."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The length of an official training: ``epochs`` of ``per_batch`` steps for each batch, or so many ``steps``."""
+
+    epochs: int = 101
+    per_batch: int = 1
+    batch: int = 4
+    crop: int = 512
+    steps: int = 0
+
+
+SCHEDULES = {
+    "bsn": Schedule(epochs=1001, per_batch=5),
+    "edsr": Schedule(),
+    "ldn": Schedule(),
+    "san": Schedule(),
+    "stir": Schedule(batch=8, crop=384, steps=200_000),
+    "spkdeblurnet": Schedule(batch=8, crop=256, steps=100_000),
+}
 BATCH, CROP = 4, 512
 ENOUGH = 10.0
 """Seconds of a run from which on it is timed once."""
@@ -92,6 +124,11 @@ class TablesConfig(EvalConfig):
     bsn_path: str = option("", "weights of BSN ('' : the authors' in model/, else ours)")
     sr_path: str = option("", "weights of EDSR, likewise")
     deblur_path: str = option("", "weights of the LDN, likewise")
+    san_path: str = option("", "weights of SAN as a student ('' : model/SAN.pth)")
+    stir_path: str = option("", "weights of STIR ('' : the authors' model/STIR_pretrain.pth, else model/STIR.pth)")
+    spkdeblurnet_path: str = option(
+        "", "weights of SpkDeblurNet ('' : the authors' model/gopro_56_100000_SpikeDeblur.pth, else SpkDeblurNet.pth)"
+    )
     spike_gain: Literal["off", "auto"] = option("off", "auto: make spikes as bright as the image for every LDN")
     predictions: str = option("", "NAME=DIR: images of another program, for 'sequence'; may be given several times")
     no_reblur_path: str = option("", "weights of an LDN trained with --lambda_reblur 0, for 'ablation'")
@@ -171,7 +208,7 @@ class Maker:
 
     def __init__(self, cfg: TablesConfig):
         self.cfg, self.device, self.out = cfg, choose_device(cfg.device), Path(cfg.out)
-        paths = {"bsn": cfg.bsn_path, "sr": cfg.sr_path, "deblur": cfg.deblur_path, "no_reblur": cfg.no_reblur_path}
+        paths = {kind: getattr(cfg, f"{kind}_path") for kind in (*TITLES, "no_reblur")}
         for kind, path in paths.items():
             if path and not Path(path).is_file():
                 raise FileNotFoundError(f"no weights: --{kind}_path {path} does not exist")
@@ -253,7 +290,7 @@ def shortest(path) -> str:
 
 def weights_of(method: Method, title: str) -> str:
     """A note on the weights behind a row, and whether its student makes spikes as bright as the image."""
-    gains = [network.gain for network in method.networks.values() if isinstance(network, Deblur_Net)]
+    gains = [network.gain for network in method.networks.values() if isinstance(network, Student)]
     gain = f", exposure gain {'on' if gains[0] else 'off'}" if gains else ""
     return f"{title}: weights {', '.join(map(shortest, method.weights))}{gain}"
 
@@ -341,7 +378,7 @@ def sequence_table(maker: Maker) -> Table:
             sharps = sample["sharps"][0]
             for method in methods:
                 images = method.start(sample["blur"], sample["spike"])(instants)[0]
-                yield Row(method.title, images, sharps, method.name)
+                yield Row(method.title, images, method.reference(sharps), method.name)
             for name in others:
                 if files[name, vth]:
                     images = read_predictions(files[name, vth][sample["name"][0]], sharps)
@@ -365,6 +402,11 @@ def sequence_table(maker: Maker) -> Table:
         table.rows.append([title, None, *[None] * len(shown), *known.values(), SEQUENCE_SOURCE])
     table.protocol = maker.protocol(report, data, instants, TO_EXPOSURES)
     table.protocol.insert(1, f"spikes at Vth {', '.join(format(vth or 1, 'g') for vth in sets)}")
+    if any(method.grey for method in methods):
+        table.notes.append(
+            "rows of spikes alone: grey images of the spikes' size, square pixels, against the grey sharp image; not "
+            "made brighter at higher thresholds"
+        )
     table.notes.append(f"published figures: GOPRO test, Vth 1, 2, 4; from {SEQUENCE_SOURCE}; not from the S-SDM paper")
     return table
 
@@ -439,7 +481,7 @@ def real_table(maker: Maker) -> Table:
             if liqe:
                 scores[method.title][sample["name"][0]] = liqe(images([EXPOSURE.centre])[:, 0])
             mean = sum(images([instant])[:, 0].float() for instant in instants) / len(instants)
-            yield Row(method.title, mean, sample["blur"], method.name)
+            yield Row(method.title, mean, method.reference(sample["blur"]), method.name)
 
     report = maker.measure(replace(cfg, metrics=("psnr",)), data, rows, "real")
     groups: dict[str, list[str]] = {}
@@ -500,75 +542,101 @@ class Entry:
         return total or None
 
 
-def entries(maker: Maker, table: Table, height: int, width: int) -> dict[str, Entry]:
-    """The networks of the efficiency table on one frame; the paper's need no weights for this."""
+def entries(maker: Maker, height: int, width: int) -> dict[str, Entry]:
+    """The networks of the efficiency table on one frame; their cost needs no trained weights."""
     torch.manual_seed(0)
     device, h, w = maker.device, height // 4, width // 4
     blur = torch.rand(1, 3, height, width, device=device)
     spike = (torch.rand(1, EXPOSURE.total, h, w, device=device) < 0.4).to(torch.uint8)
     texture = tfp(spike, EXPOSURE.centre, 9)
     bsn, sr, ldn = (place(build(), device).eval() for build in (BSN, EDSR, Deblur_Net))
-    methods = {
-        "teacher": from_teacher(
-            "teacher", "Teacher BSN + EDSR + SDM", Teacher.cascade(bsn, sr), {"BSN": bsn, "SR": sr}
-        ),
-        "ldn": from_student("ldn", "Student LDN", ldn),
-    }
-    rest = [name for name in maker.names if name not in ("blur", "sdm", "sdm21", "sdm_bsn", "teacher", "ldn")]
-    methods |= {method.name: method for method in maker.methods(table, rest) if method.networks}
     small, large = (1, 1, h, w), (1, 3, height, width)
     layers = {"teacher": [(bsn, [small]), (sr, [small]), (sr, [small])], "ldn": [(ldn, [large, (1, 21, h, w)])]}
     found = {
         "bsn": Entry("BSN", [bsn], lambda count: [bsn(texture) for _ in range(count)], layers["teacher"][:1]),
         "edsr": Entry("EDSR", [sr], lambda count: [sr(texture) for _ in range(count)], layers["teacher"][1:2]),
     }
-    for name, method in methods.items():
+    for name in maker.names:
+        if name.startswith("sdm"):  # parts of the others
+            continue
+        method = load_method(name, Weights(random=True), device)
+        if method.networks:
 
-        def run(count, method=method):
-            return method.start(blur, spike)(evenly(EXPOSURE, count))
+            def run(count, method=method):
+                return method.start(blur, spike)(evenly(EXPOSURE, count))
 
-        found[name] = Entry(method.title, list(method.networks.values()), run, layers.get(name, []))
+            found[name] = Entry(method.title, list(method.networks.values()), run, layers.get(name, []))
     return found
 
 
-def training_steps(device: torch.device, precision: str, batch: int, crop: int) -> dict[str, Callable]:
-    """One optimiser step of each stage in the official recipe, on random data; LPIPS with random VGG weights."""
+def training_steps(device: torch.device, precision: str, batch: int, crop: int) -> dict[str, tuple[Callable, float]]:
+    """One optimiser step of each training in its official recipe, on random data, VGG weights random too.
+
+    Args:
+        device, precision: where and how.
+        batch, crop: at most so many; the recipe's own where that is less.
+
+    Returns:
+        Name -> the step, and how many times as many pixels the recipe's own step has.
+    """
     torch.manual_seed(0)
-    blur = torch.rand(batch, 3, crop, crop, device=device)
-    spike = (torch.rand(batch, EXPOSURE.total, crop // 4, crop // 4, device=device) < 0.4).to(torch.uint8)
-    bsn, sr, ldn = (place(build(), device) for build in (BSN, EDSR, Deblur_Net))
+    bsn, sr, ldn, san, stir, spk = (
+        place(build(), device) for build in (BSN, EDSR, Deblur_Net, SANStudent, STIR, SpkDeblurNet)
+    )
     teacher = Teacher.cascade(*(place(build(), device) for build in (BSN, EDSR)))
     distance, instants = place(TeacherLoss("lpips", pretrained=False), device), EXPOSURE.instants()
+    perceptual = place(VGGDistance(pretrained=False), device)
 
-    def bsn_loss():
+    def bsn_loss(blur, spike):
         noisy = tfp(spike, EXPOSURE.centre, 9)
         with autocast(device, precision):
             output = bsn(noisy)
         return F.mse_loss(output.clamp(0, 1).float(), noisy)
 
-    def sr_loss():
+    def sr_loss(blur, spike):
         with autocast(device, precision):
             output = sr(tfp(spike, EXPOSURE.centre, EXPOSURE.length))
         return F.mse_loss(output.clamp(0, 1).float(), grey(blur))
 
-    def ldn_loss():
-        with autocast(device, precision):
-            labels = teacher(blur, spike, instants)
-            students = ldn(blur, spike_windows(spike, instants, 21))
-        students = students.float().clamp(0, 1)
-        return distance(students, labels) + 100 * reblur_loss(students, blur)
+    def student_loss(student):
+        def loss(blur, spike):
+            with autocast(device, precision):
+                labels = teacher(blur, spike, instants)
+                students = student(blur, student_input(student, blur, spike, instants))
+            students = students.float().clamp(0, 1)
+            return distance(students, labels) + 100 * reblur_loss(students, blur)
 
-    def step(network, loss):
+        return loss
+
+    def stir_step_loss(blur, spike):
+        chosen = stir_instants(EXPOSURE.total, EXPOSURE.sequence_instants)
+        sharp = F.avg_pool2d(grey(blur), 4).repeat(len(chosen), 1, 1, 1)
+        with autocast(device, precision):
+            images = stir(mirrored_windows(spike, chosen, FRAMES).transpose(0, 1).flatten(0, 1))
+        return stir_loss([image.float() for image in images], sharp, perceptual)
+
+    def spk_loss(blur, spike):
+        with autocast(device, precision):
+            images = spk(*spkdeblurnet_input(spk, blur, spike, EXPOSURE.centre))
+        return spkdeblurnet_loss([image.float() for image in images], blur, grey(blur))
+
+    def step(name, network, loss):
+        own = SCHEDULES[name]
+        count, side = min(batch, own.batch), min(max(crop, 128 if name == "spkdeblurnet" else 64), own.crop)
+        blur = torch.rand(count, 3, side, side, device=device)
+        spike = (torch.rand(count, EXPOSURE.total, side // 4, side // 4, device=device) < 0.4).to(torch.uint8)
         optimiser = torch.optim.Adam(p for p in network.parameters() if p.requires_grad)
 
         def run():
             optimiser.zero_grad()
-            loss().backward()
+            loss(blur, spike).backward()
             optimiser.step()
 
-        return run
+        return run, own.batch * own.crop**2 / (count * side**2)
 
-    return {"bsn": step(bsn, bsn_loss), "edsr": step(sr, sr_loss), "ldn": step(ldn, ldn_loss)}
+    losses = {"bsn": (bsn, bsn_loss), "edsr": (sr, sr_loss), "ldn": (ldn, student_loss(ldn))}
+    losses |= {"san": (san, student_loss(san)), "stir": (stir, stir_step_loss), "spkdeblurnet": (spk, spk_loss)}
+    return {name: step(name, *parts) for name, parts in losses.items()}
 
 
 def typical(run: Callable, device: torch.device, repeats: int) -> float:
@@ -605,11 +673,11 @@ def efficiency_table(maker: Maker) -> Table:
     cfg, device = maker.cfg, maker.device
     if cfg.quick:
         cfg = replace(cfg, size="96x128", step_batch=1, step_crop=64)
-    if cfg.step_crop % 4:
-        raise ValueError(f"--step_crop is {cfg.step_crop}; expected a multiple of 4")
+    if cfg.step_crop % 64:
+        raise ValueError(f"--step_crop is {cfg.step_crop}; expected a multiple of 64")
     height, width = frame_size(cfg)
     table = Table("efficiency", f"Cost of a {height}×{width} frame and of training", {"Network": ""})
-    lines, repeats = entries(maker, table, height, width), 1 if cfg.quick else 5
+    lines, repeats = entries(maker, height, width), 1 if cfg.quick else 5
     if cfg.peak:
         if cfg.peak not in lines:
             raise ValueError(f"--peak is '{cfg.peak}'; expected one of {', '.join(lines)}")
@@ -625,9 +693,7 @@ def efficiency_table(maker: Maker) -> Table:
     table.columns |= {"GMAC as written": ".2f", "published GMAC, 720×1280": ".1f", "peak memory, MB": ".0f"}
     table.columns |= {"ms": ".1f", "s per training step": ".3g", "steps of the schedule": ",d", "s per epoch": ",.0f"}
     table.columns |= {"authors' s per epoch": ".0f", "whole training, h": ",.1f"}
-    share, batches = BATCH * CROP**2 / (cfg.step_batch * cfg.step_crop**2), -(-cfg.train_samples // BATCH)
-    extra = [f"--{kind}_path={path}" for kind in ("bsn", "sr", "deblur") if (path := getattr(cfg, f"{kind}_path"))]
-    hours = []
+    extra, hours = ["--methods", ",".join(maker.names)], []
     for name, entry in lines.items():
         parameters, macs, epoch = PUBLISHED_EFFICIENCY.get(name, (None, None, None))
         once, twice = entry.work(1), entry.work(2)
@@ -639,21 +705,24 @@ def efficiency_table(maker: Maker) -> Table:
         row = [entry.title, sum(p.numel() for net in entry.networks for p in net.parameters()), parameters, once / 1e9]
         row += [(twice - once) / 1e9, w / 1e9 if (w := entry.written()) else None, macs, peak, 1000 * seconds]
         if name in steps:
-            step, (epochs, per_batch) = typical(steps[name], device, repeats), SCHEDULE[name]
-            an_epoch = step * share * per_batch * batches
-            hours.append(an_epoch * epochs / 3600)
-            row += [step, per_batch * batches * epochs, an_epoch, epoch, hours[-1]]
+            (run, share), own = steps[name], SCHEDULES[name]
+            step, batches = typical(run, device, repeats), -(-cfg.train_samples // own.batch)
+            number = own.steps or own.epochs * own.per_batch * batches
+            whole = step * share * number / 3600
+            hours += [whole] if name in ("bsn", "edsr", "ldn") else []
+            row += [step, number, step * share * own.per_batch * batches, epoch, whole]
         table.rows.append(row + [None] * (len(table.columns) - len(row)))
     if hours:
-        table.rows.append(["All three stages", *[None] * (len(table.columns) - 2), sum(hours)])
+        table.rows.append(["S-SDM, all three stages", *[None] * (len(table.columns) - 2), sum(hours)])
     table.protocol = [
         f"one {height}×{width} image, batch 1, whole frame, one instant with what its exposure shares, median of "
         f"{repeats} after one to warm up",
-        f"training step: batch {cfg.step_batch}, crop {cfg.step_crop}, random data, Adam; the LDN's with teacher and "
-        "LPIPS-VGG at 5 instants",
-        f"whole training: 1001, 101 and 101 epochs at batch {BATCH}, crop {CROP}, {cfg.train_samples:,d} samples each "
-        "(--train_samples, an assumption: our sources do not give GOPRO's number), without reading and evaluation"
-        + (f", scaled by {share:g} from the timed step's pixels" if share != 1 else ""),
+        f"training step: batch {cfg.step_batch}, crop {cfg.step_crop} or the recipe's own where that is less, random "
+        "data, Adam; a student's with teacher and LPIPS-VGG at 5 instants, STIR's with its perceptual loss at 5",
+        f"whole training: 1001, 101 and 101 epochs at batch {BATCH}, crop {CROP}; SAN as the LDN; SpkDeblurNet 100,000 "
+        f"steps at batch 8, crop 256; STIR 200,000 at batch 8, crop 384; {cfg.train_samples:,d} samples in an epoch "
+        "(--train_samples, an assumption: our sources do not give GOPRO's number), without reading and evaluation; "
+        "scaled by pixels where the timed step is smaller",
         f"{cfg.precision} on {describe(device)}",
     ]
     table.notes += [

@@ -40,7 +40,7 @@ from codes.cli import Parser, command  # noqa: E402
 from codes.device import autocast, choose_device, describe  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import grey, to_float  # noqa: E402
-from codes.methods import METHODS, Method, Weights, load_method  # noqa: E402
+from codes.methods import METHODS, TITLES, Method, Weights, load_method, weight_options  # noqa: E402
 from codes.metrics import psnr  # noqa: E402
 from codes.plots import Line, Panel, plot_methods  # noqa: E402
 from codes.simulate import inherent_noise, spikes_from_frames  # noqa: E402
@@ -220,7 +220,8 @@ def measure(points: Points, methods: dict[str, Method], args, photos: list[str],
                     for name in names:
                         with torch.inference_mode(), autocast(device, args.precision):
                             image = methods[name].start(blur, stream)([EXPOSURE.centre])[:, 0]
-                        points.add(setting, name, index, psnr(image.float(), sharp).item())
+                        reference = methods[name].reference(sharp)
+                        points.add(setting, name, index, psnr(image.float(), reference).item())
                         bar.update()
                     points.save()
 
@@ -308,8 +309,8 @@ def make_parser() -> Parser:
     for name, factor in FACTORS.items():
         add(f"--{name}", type=kinds[name], nargs="*", default=factor.values, metavar="X", help=factor.label)
     add = parser.add_argument_group("weights and hardware").add_argument
-    for name, what in (("bsn", "BSN"), ("sr", "EDSR"), ("deblur", "the student")):
-        add(f"--{name}_path", default="", metavar="FILE", help=f"weights of {what} (default: ours in model/)")
+    for name, about in weight_options().items():
+        add(f"--{name}", default="", metavar="FILE", help=about)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the networks")
     return parser
@@ -328,7 +329,7 @@ def main() -> None:
                 fitting = "4, 6, 8, 12 or 24" if factor == "ratio" else f"{low} to {high}"
                 raise ValueError(f"--{factor} {value}; expected {fitting}")
     device = choose_device(args.device)
-    weights = Weights(args.bsn_path, args.sr_path, args.deblur_path)
+    weights = Weights(**{name: getattr(args, f"{name}_path") for name in TITLES})
     methods = {name: load_method(name, weights, device) for name in dict.fromkeys(args.methods)}
     args.methods = list(methods)
     files = find_photos(args.photos, args.out)

@@ -20,9 +20,13 @@ from codes.image import grey
 from codes.model.bsn_model import BSN, mirror_index, rotate
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
+from codes.model.san_model import SAN
+from codes.model.spkdeblurnet_model import SpkDeblurNet
+from codes.model.stir_model import STIR
 from codes.sdm import sdm
 from codes.simulate import GAIN, VTH_UNIT
 from codes.spike import EXPOSURE, spike_window, tfp
+from scripts.textbook_neighbours import TextbookSAN, TextbookSpkDeblurNet, TextbookSTIR
 
 # Data --------------------------------------------------------------------------
 
@@ -213,13 +217,24 @@ class TextbookLDN(Deblur_Net):
         return self.pred(torch.cat([blur, x], dim=1))
 
 
+TEXTBOOK = {
+    BSN: TextbookBSN,
+    EDSR: TextbookEDSR,
+    Deblur_Net: TextbookLDN,
+    SpkDeblurNet: TextbookSpkDeblurNet,
+    STIR: TextbookSTIR,
+    SAN: TextbookSAN,
+}
+"""The textbook form of each network."""
+
+
 def twin(network: nn.Module) -> nn.Module:
-    """The textbook form of BSN, EDSR or Deblur_Net with the same weights, in the default memory layout."""
-    build = {BSN: TextbookBSN, EDSR: TextbookEDSR, Deblur_Net: TextbookLDN}[type(network)]
-    copy = build()
+    """The textbook form of a network with the same weights, in the default memory layout and the same mode."""
+    options = {"S_in_chs": network.spike_frames} if isinstance(network, SpkDeblurNet) else {}
+    copy = TEXTBOOK[type(network)](**options)
     copy.load_state_dict(network.state_dict())
     parameter = next(network.parameters())
-    return copy.to(parameter.device, parameter.dtype)
+    return copy.to(parameter.device, parameter.dtype).train(network.training)
 
 
 def teacher(bsn, sr, blur, spike, instants) -> list[torch.Tensor]:

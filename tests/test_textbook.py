@@ -6,16 +6,19 @@ import pytest
 import torch
 
 from codes.losses import TeacherLoss, gaussian_ssim
-from codes.model import pieces
+from codes.model import pieces, spkdeblurnet_model
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR, Tail
 from codes.model.ldn_model import Deblur_Net
+from codes.model.san_model import SAN
+from codes.model.spkdeblurnet_model import SpkDeblurNet
+from codes.model.stir_model import STIR
 from codes.sdm import Teacher
 from codes.spike import EXPOSURE, spike_windows
 from scripts import textbook
 
 
-def agree(network, call, twin_call, rtol=1e-9):
+def agree(network, call, twin_call, rtol=1e-9, unused=()):
     """Outputs, and gradients of a weighted sum of them by every parameter and input."""
     twin = textbook.twin(network)
     found = []
@@ -24,7 +27,8 @@ def agree(network, call, twin_call, rtol=1e-9):
         output, inputs = run(net)
         weights = torch.linspace(0.1, 1, output.numel(), dtype=output.dtype).view(output.shape)
         (output * weights).sum().backward()
-        found.append([output.detach(), *(x.grad for x in (*inputs, *net.parameters()) if x.requires_grad)])
+        parameters = [x for name, x in net.named_parameters() if x.requires_grad and not name.startswith(unused)]
+        found.append([output.detach(), *(x.grad for x in (*inputs, *parameters))])
     assert len(found[0]) == len(found[1]) > 5
     for mine, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=rtol * theirs.abs().max().item())
@@ -87,6 +91,62 @@ def test_ldn(piece, monkeypatch):
         return torch.stack([net(inputs, spike[:, index]) for index in range(4)], dim=1), [inputs]
 
     agree(Deblur_Net().double(), run, one_by_one)
+
+
+def together(outputs):
+    return torch.cat([output.flatten() for output in outputs])
+
+
+@pytest.mark.parametrize(("batch", "size"), [(1, (66, 130)), (2, (66, 68))])
+def test_spkdeblurnet(batch, size, monkeypatch):
+    """Mirrored grids; in groups of two blocks, one of which is shifted, to save time."""
+    monkeypatch.setattr(spkdeblurnet_model, "BLOCKS", 2)
+    torch.manual_seed(0)
+    blur, half = image(batch, 3, *size), [side // 2 for side in size]
+    spike, tfi = (image(batch, 56, *half) < 0.3).double(), 2 * image(batch, 1, *half)
+
+    def run(net):
+        inputs = [leaf(x) for x in (blur, spike, tfi)]
+        return together(net(*inputs)), inputs
+
+    agree(SpkDeblurNet().double(), run, run, unused=("D_conv_reduce.", "S_conv_reduce.", "S_layers.0.", "S_layers.1."))
+
+
+@pytest.mark.parametrize(("shape", "training"), [((1, 27, 40), False), ((2, 32, 48), False), ((2, 32, 48), True)])
+def test_stir(shape, training):
+    """The result, from sizes that are padded as well, and the images of all sizes that training is given."""
+    torch.manual_seed(0)
+    spike = (image(shape[0], 61, *shape[1:]) < 0.3).double()
+    network = STIR().double().train(training)
+    with torch.no_grad():  # outputs in the range of images, where clamping ends no gradients
+        for name, parameter in network.named_parameters():
+            if name.endswith(("predict_img.bias", "predict_img_flow.bias")):
+                parameter[-1] = 0.5
+
+    def run(net):
+        inputs = leaf(spike)
+        outputs = net(inputs)
+        return together(outputs) if training else outputs, [inputs]
+
+    # In training the normalisation takes away what these add.
+    agree(network, run, run, unused=("resnet.conv1.bias", "resnet.conv2.bias") if training else ())
+
+
+@pytest.mark.parametrize(("batch", "size", "cells"), [(1, (48, 32), (21, 37)), (2, (32, 32), (16, 16))])
+def test_san(batch, size, cells):
+    """Events of several ratios to the image; places are rounded to float32, the textbook's are not."""
+    torch.manual_seed(0)
+    blur, events = image(batch, 3, *size), image(batch, 96, *cells)
+    network = SAN().double()
+    for name, parameter in network.named_parameters():
+        if name.endswith("conv_offset_mask.weight"):  # of fresh weights it is 0
+            torch.nn.init.normal_(parameter, std=0.02)
+
+    def run(net):
+        inputs = [leaf(x) for x in (events, blur)]
+        return together(net(*inputs)), inputs
+
+    agree(network, run, run, rtol=1e-6)
 
 
 def test_teacher():

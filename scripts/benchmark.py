@@ -38,13 +38,15 @@ from codes.evaluate import Row, measure_rows  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import grey, write_image  # noqa: E402
 from codes.losses import TeacherLoss, reblur_loss  # noqa: E402
+from codes.methods import Weights, load_method  # noqa: E402
 from codes.model.bsn_model import BSN  # noqa: E402
 from codes.model.edsr_model import EDSR  # noqa: E402
 from codes.model.ldn_model import Deblur_Net  # noqa: E402
+from codes.neighbours import spkdeblurnet_input  # noqa: E402
 from codes.run import provenance  # noqa: E402
 from codes.sdm import Teacher  # noqa: E402
 from codes.simulate import inherent_noise, integrate_and_fire, spikes_from_frames  # noqa: E402
-from codes.spike import EXPOSURE, read_dat, spike_window, spike_windows, tfp, write_dat  # noqa: E402
+from codes.spike import EXPOSURE, mirrored_windows, read_dat, spike_window, spike_windows, tfp, write_dat  # noqa: E402
 from scripts import textbook  # noqa: E402
 from scripts.make_demo_data import at_least  # noqa: E402
 from scripts.measuring import FlopCounter, copy_rate, matrix_rate, peak_memory, timed  # noqa: E402
@@ -324,9 +326,51 @@ class Bench:
             ),
         ]
 
+    def neighbour_lines(self) -> list[Line]:
+        """The neighbours' methods (codes/methods.py) on a whole frame, at the centre of the exposure."""
+        blur, stream, centre = self.whole, self.stream, [EXPOSURE.centre]
+        methods = {
+            name: load_method(name, Weights(random=True), self.device) for name in ("san", "stir", "spkdeblurnet")
+        }
+        networks = {name: next(iter(method.networks.values())) for name, method in methods.items()}
+        twins = {name: textbook.twin(network) for name, network in networks.items()}
+
+        def naive_san():
+            events = mirrored_windows(stream, centre, 96)[:, 0].float()
+            down, right = -self.height % 16, -self.width % 16
+            events = F.pad(events, (0, right // 4, 0, down // 4), mode="replicate")
+            image = twins["san"](events, F.pad(blur, (0, right, 0, down), mode="replicate"))[0]
+            return image[..., : self.height, : self.width].clamp(0, 1)
+
+        def naive_stir():
+            image = twins["stir"](mirrored_windows(stream, centre, 61)[:, 0])
+            return image.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2).expand(-1, 3, -1, -1)
+
+        def naive_spkdeblurnet():
+            inputs = spkdeblurnet_input(networks["spkdeblurnet"], blur, stream, EXPOSURE.centre)
+            return twins["spkdeblurnet"](*inputs)[0].flip(1).clamp(0, 1)
+
+        def plain(run):
+            def wrapped():
+                with torch.no_grad():
+                    return run()
+
+            return wrapped
+
+        ways = {"san": naive_san, "stir": naive_stir, "spkdeblurnet": naive_spkdeblurnet}
+        return [
+            Line(
+                f"{methods[name].title} {self.height}x{self.width}",
+                self.inference(lambda name=name: methods[name].start(blur, stream)(centre)[:, 0]),
+                plain(naive),
+                tolerance=1e-3,
+            )
+            for name, naive in ways.items()
+        ]
+
     def lines(self) -> list[Line]:
         """All lines of the table."""
-        return self.data_lines() + self.training_lines() + self.inference_lines()
+        return self.data_lines() + self.training_lines() + self.inference_lines() + self.neighbour_lines()
 
     def autocast(self):
         """The context of our way's precision."""

@@ -231,7 +231,7 @@ TEXTBOOK = {
 def twin(network: nn.Module) -> nn.Module:
     """The textbook form of a network with the same weights, in the default memory layout and the same mode."""
     options = {"S_in_chs": network.spike_frames} if isinstance(network, SpkDeblurNet) else {}
-    copy = TEXTBOOK[type(network)](**options)
+    copy = TEXTBOOK[next(kind for kind in type(network).__mro__ if kind in TEXTBOOK)](**options)
     copy.load_state_dict(network.state_dict())
     parameter = next(network.parameters())
     return copy.to(parameter.device, parameter.dtype).train(network.training)

@@ -68,6 +68,9 @@ class SupervisedConfig(Config):
     perceptual: bool = option(True, "STIR's perceptual loss, which fetches VGG-19")
     spkdeblurnet_path: str = option("model/SpkDeblurNet.pth", "weights of SpkDeblurNet for --test_mode", recipe=False)
     stir_path: str = option("model/STIR_pretrain.pth", "weights of STIR for --test_mode", recipe=False)
+    clip_output: bool = option(
+        True, "clip STIR's images to [0, 1] before the loss, as officially; off, no start is dead (SpkDeblurNet: never)"
+    )
     init_path: str = option("", "weights to start from, to fine-tune them; '' starts from scratch")
 
 
@@ -167,7 +170,8 @@ def main() -> None:
                     targets = torch.cat([light(sharps[:, known.index(instant)], spike) for instant in instants])
                     with run.autocast():
                         images = net(mirrored_windows(spike, instants, FRAMES).transpose(0, 1).flatten(0, 1))
-                    run.step(stir_loss([image.float() for image in images], targets, perceptual))
+                    images = [image.float().clamp(0, 1) if cfg.clip_output else image.float() for image in images]
+                    run.step(stir_loss(images, targets, perceptual))
                 else:
                     index = int(np.random.default_rng((cfg.seed, run.step_count)).integers(len(known)))
                     inputs, sharp = spkdeblurnet_input(network, blur, spike, known[index]), sharps[:, index].flip(1)

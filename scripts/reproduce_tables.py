@@ -613,7 +613,7 @@ def training_steps(device: torch.device, precision: str, batch: int, crop: int) 
         sharp = F.avg_pool2d(grey(blur), 4).repeat(len(chosen), 1, 1, 1)
         with autocast(device, precision):
             images = stir(mirrored_windows(spike, chosen, FRAMES).transpose(0, 1).flatten(0, 1))
-        return stir_loss([image.float() for image in images], sharp, perceptual)
+        return stir_loss([image.float().clamp(0, 1) for image in images], sharp, perceptual)
 
     def spk_loss(blur, spike):
         with autocast(device, precision):

@@ -118,7 +118,8 @@ def textbook_sdm(blur, spike, instant, length, enlarge):
 @torch.inference_mode()
 def test_methods_are_what_their_names_say(checkpoints):
     blur, spike = rnd(1, 3, 32, 48), (rnd(1, 137, 8, 12) > 0.6).to(torch.uint8)
-    images = {name: load_method(name, weights_in(checkpoints)).start(blur, spike)([20, 68]) for name in METHODS}
+    names = [name for name in METHODS if "stir" not in name and name not in ("san", "spkdeblurnet")]
+    images = {name: load_method(name, weights_in(checkpoints)).start(blur, spike)([20, 68]) for name in names}
     assert all(image.shape == (1, 2, 3, 32, 48) for image in images.values())
     torch.testing.assert_close(images["blur"][0, 1], blur[0])
 
@@ -140,7 +141,7 @@ def test_parameters_are_the_papers(checkpoints):
 
 
 def test_an_unknown_method_is_refused():
-    with pytest.raises(ValueError, match="method 'ltn'; expected one of blur, sdm"):
+    with pytest.raises(ValueError, match="method 'ltn'; expected one of blur, tfp"):
         load_method("ltn")
 
 

@@ -265,11 +265,17 @@ def test_efficiency_by_hand(tmp_path):
         assert found[name]["parameters"] == found[name]["published parameters"] == count
         assert found[name]["published GMAC, 720×1280"] == published and found[name]["ms"] > 0
     # 3 batches of at most 4 in an epoch; a step of 4 x 512 x 512 pixels has 256 times the timed one's.
-    bsn, total = found["BSN"], row(table, "All three stages", "Network")["whole training, h"]
+    bsn, total = found["BSN"], row(table, "S-SDM, all three stages", "Network")["whole training, h"]
     assert bsn["steps of the schedule"] == 1001 * 3 * 5 and found["EDSR"]["steps of the schedule"] == 101 * 3
     assert bsn["whole training, h"] == pytest.approx(bsn["s per training step"] * 256 * 1001 * 15 / 3600)
     assert total == pytest.approx(sum(found[n]["whole training, h"] for n in ("BSN", "EDSR", "Student LDN")))
-    assert "scaled by 256" in printed and "10 samples" in printed
+    assert "10 samples" in printed
+    # 100,000 steps of 8 x 256 x 256 pixels; the timed one has 1 x 128 x 128.
+    spk = row(table, "SpkDeblurNet (supervised)", "Network")
+    assert spk["parameters"] == 13_464_684 and spk["published GMAC, 720×1280"] == 851.5
+    assert spk["whole training, h"] == pytest.approx(spk["s per training step"] * 32 * 100_000 / 3600)
+    assert row(table, "STIR, spikes alone", "Network")["parameters"] == 5_107_960
+    assert row(table, "Student SAN", "Network")["steps of the schedule"] == 101 * 3
     assert "--size is '70x90'" in refused(SCRIPT, "--table", "efficiency", "--size", "70x90", "--out", out)
 
 

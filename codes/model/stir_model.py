@@ -299,7 +299,8 @@ class STIR(nn.Module):
 
         Returns:
             ``(B, 1, H, W)`` in [0, 1]. In training mode the five images of the pyramid that
-            :func:`codes.neighbours.stir_loss` wants, clamped as well: ``(B, 1, H, W)``, ``(B, 1, H/2, W/2)``, to H/16.
+            :func:`codes.neighbours.stir_loss` wants: ``(B, 1, H, W)``, ``(B, 1, H/2, W/2)``, to H/16; not clamped,
+            which the official program does before the loss.
         """
         height, width = spike.shape[-2:]
         down, right = -height % MULTIPLE, -width % MULTIPLE
@@ -318,7 +319,7 @@ class STIR(nn.Module):
             spike = F.pad(spike, (left, right - left, top, down - top), mode="replicate")
         images = self._pyramid(spike)
         if self.training:
-            return [image.clamp(0, 1) for image in images]
+            return images
         return images[0][..., top : top + height, left : left + width].clamp(0, 1)
 
     def _pyramid(self, spike: torch.Tensor) -> list[torch.Tensor]:

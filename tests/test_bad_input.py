@@ -128,6 +128,10 @@ def reading(script, data, out):
         "train_bsn.py": options(script, data, out, "--train_split", "test"),
         "train_sr.py": options(script, data, out, "--train_split", "test"),
         "train_deblur.py": options(script, data, out),
+        "train_supervised.py": [
+            *options(script, data, out, "--train_split", "test", "--network", "stir", "--no-perceptual"),
+            *("--roi_size", 64),
+        ],
         "scripts/compare.py": ["--base_folder", data, "--out", out, "--model_folder", out, "--workers", 0],
         "scripts/reproduce_tables.py": [
             *("--table", "sequence", "--base_folder", data, "--out", out, "--methods", "blur", "--metrics", "psnr"),
@@ -140,7 +144,7 @@ def reading(script, data, out):
 
 
 READERS = [
-    *("train_bsn.py", "train_sr.py", "train_deblur.py"),
+    *("train_bsn.py", "train_sr.py", "train_deblur.py", "train_supervised.py"),
     *(f"scripts/{name}.py" for name in ("compare", "reproduce_tables", "cache_dataset", "resimulate", "deblur")),
 ]
 
@@ -208,6 +212,7 @@ CONFIGS = {
     "train_bsn.py": "BSNConfig",
     "train_sr.py": "SRConfig",
     "train_deblur.py": "DeblurConfig",
+    "train_supervised.py": "SupervisedConfig",
     "scripts/compare.py": "CompareConfig",
     "scripts/reproduce_tables.py": "TablesConfig",
     "scripts/cache_dataset.py": "CacheConfig",

@@ -7,8 +7,8 @@ The scripts are run as a user runs them, on a tiny data set made here, and distu
 end is compared bit for bit with what an undisturbed run leaves. Each trial's verdict is kept in torture.json, so that
 trials can be run one by one; torture.md is the table of all of them. Exit code 1 if a trial of this call failed. Linux.
 
-    kill_bsn, kill_sr, kill_deblur, kill_textures    training is killed at random moments and started again; the last
-                                                     two with --cache, kill_textures also with --teacher_cache
+    kill_bsn, kill_sr, kill_deblur, kill_textures, kill_supervised    training is killed at random moments and started
+                      again; deblur and textures with --cache, textures also with --teacher_cache; supervised is STIR
     data_demo, data_prepare, data_cache, data_resimulate      the same for the scripts that make data
     full_disk, read_only, lost_data, bad_sample      the disk or the data fail in the middle of training (as root only)
     two_processes     a second process in a run folder
@@ -50,6 +50,7 @@ STAGES = {
     "bsn": ("train_bsn.py", "BSN", 60),
     "sr": ("train_sr.py", "SR", 60),
     "deblur": ("train_deblur.py", "DeblurNet", 90),
+    "supervised": ("train_supervised.py", "STIR", 24),
 }
 """Script, prefix of its weights, steps of a run."""
 LIMIT = 300.0
@@ -359,6 +360,9 @@ class Trial:
         options |= {"bs": 2, "train_split": "train", "max_steps": steps, "state_every": 0, "log_every": 1}
         options |= {"eval_every": 7, "save_every": 5, "eval_images": 1}
         options |= {"teacher": "sdm", "tea_loss": "l1"} if stage == "deblur" else {}
+        if stage == "supervised":
+            options |= {"network": "stir", "roi_size": 64}
+            more = ("--no-perceptual", *more)
         return [script, *(word for key, value in (options | changes).items() for word in (f"--{key}", value)), *more]
 
 
@@ -755,6 +759,7 @@ TRIALS: dict[str, Callable[[Trial], None]] = {
     "kill_sr": lambda trial: kill_training(trial, "sr"),
     "kill_deblur": lambda trial: kill_training(trial, "deblur", "cache"),
     "kill_textures": lambda trial: kill_training(trial, "deblur", "cache", "teacher_cache"),
+    "kill_supervised": lambda trial: kill_training(trial, "supervised"),
     "data_demo": data_demo,
     "data_prepare": data_prepare,
     "data_cache": data_cache,

@@ -150,5 +150,7 @@ def write_animation(path, frames: list[np.ndarray], fps: float = 12) -> None:
     from PIL import Image  # comes with scikit-image
 
     with replacing(path) as temporary:
-        pictures = [Image.fromarray(frame[..., ::-1]).quantize(64) for frame in frames]
+        # Median cut, Pillow's default, takes the colour from what is small and saturated.
+        way = {"colors": 64, "method": Image.Quantize.MAXCOVERAGE, "kmeans": 2}
+        pictures = [Image.fromarray(frame[..., ::-1]).quantize(**way) for frame in frames]
         pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)

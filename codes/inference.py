@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 
-from codes.alignment import align
+from codes.alignment import ENOUGH, align
 from codes.device import autocast, choose_device
 from codes.image import GREY_WEIGHTS, read_image, to_float, to_uint8
 from codes.methods import Method, Weights, load_method
@@ -152,13 +152,14 @@ def check(capture: Capture) -> str:
     found = align(small, long, scales=True)
     if not found.fault:
         return ""
-    words = [MENDS[found.way]] if found.way else []
-    if max(map(abs, found.shift)) > 1 or found.scale != 1:
+    known = found.best >= ENOUGH  # of another scene, whatever fits best mends nothing
+    words = [MENDS[found.way]] if known and found.way else []
+    if known and (max(map(abs, found.shift)) > 1 or found.scale != 1):
         # Where the mended TFP lies on the image: moved by the shift, scaled about its centre.
         down, right = (SCALE * move for move in found.shift)
         tall, wide = round(SCALE * h * found.scale), round(SCALE * w * found.scale)
         top, left = round(down + (SCALE * h - tall) / 2), round(right + (SCALE * w - wide) / 2)
-        words.append(f"--crop {top},{left},{tall},{wide}")
+        words.append(f"--crop={top},{left},{tall},{wide}")  # '=': a negative TOP is no flag then
     mend = (
         f"; try {' '.join(words)}"
         if words

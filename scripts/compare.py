@@ -167,7 +167,7 @@ def sequence(cfg: CompareConfig, sample: dict, cascade: Cascade) -> list[np.ndar
             instant = EXPOSURE.start + round(index * (EXPOSURE.length - 1) / (cfg.frames - 1))
             cells = [
                 (to_uint8(blur[0]), "Blurry input"),
-                (to_uint8(free(blur, spike, [instant])[0, 0]), f"SDM, no network, t = {instant - EXPOSURE.start}"),
+                (to_uint8(free(blur, spike, [instant])[0, 0]), f"SDM, no network, t = {instant}"),
             ]
             if student:
                 cells.append((to_uint8(students([instant])[0, 0]), student.title + cascade.mark))

@@ -727,8 +727,8 @@ def efficiency_table(maker: Maker) -> Table:
     ]
     table.notes += [
         "GMAC: multiply-adds of convolutions and matrix products as executed (torch's flop counter / 2); 'as written': "
-        "layer by layer, as the papers count; ours executes fewer for BSN (no mirrored padding) and EDSR (its linear "
-        "tail is one convolution)",
+        "layer by layer, as the papers count; at full frames ours executes fewer for BSN (no mirrored padding) "
+        "and EDSR (its linear tail is one convolution)",
         "published: counted layer by layer from the authors' program; seconds per epoch from the authors' logs, on a "
         "GPU that they do not name, for their own number of samples",
         "peak memory: beyond what the program holds before the frame, weights and inputs included",

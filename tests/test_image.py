@@ -75,3 +75,12 @@ def test_animations_can_be_read_back(tmp_path):
             assert frame.shape == (32, 48, 3)
             levels.append(frame.mean())
         assert levels == pytest.approx([0, 120, 240], abs=6)
+
+
+def test_animations_keep_the_colour_of_small_things(tmp_path):
+    """A red spot of a thousandth of a grey textured picture, where a palette by frequency has no red."""
+    frame = np.random.default_rng(0).integers(0, 256, (128, 128, 1), np.uint8).repeat(3, axis=2)
+    frame[60:64, 60:64] = (30, 20, 220)
+    write_animation(tmp_path / "a.gif", [frame, frame])
+    shown = cv2.VideoCapture(str(tmp_path / "a.gif")).read()[1]
+    assert np.abs(shown[61:63, 61:63].astype(int) - (30, 20, 220)).max() <= 12

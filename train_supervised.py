@@ -132,7 +132,7 @@ def main() -> None:
             yield Row("TFI", tfi(spike, centre), sharp, "tfi")
             yield Row("STIR", stir_images(network, spike, [centre]), sharp, "stir")
 
-        def rows(sample):
+        def spkdeblurnet_rows(sample):
             """SpkDeblurNet's three images against the sharp one at the exposure's centre."""
             blur, sharp = sample["blur"], sample.get("sharp")
             yield Row("Blur", blur, sharp, "blur")
@@ -142,7 +142,7 @@ def main() -> None:
             yield Row("spike_recon", from_spikes, grey(sharp) if sharp is not None else None, "spike_recon")
             yield Row("quick_sharp", from_blur.flip(1), sharp, "quick_sharp")
 
-        rows = stir_rows if is_stir else rows
+        rows = stir_rows if is_stir else spkdeblurnet_rows
         test_set = SpikeData(cfg.base_folder, cfg.data_type, "test", use_sharp=True, scale=scale, **data)
         if cfg.test_mode:
             return test(run, test_set, rows, weights=[cfg.stir_path if is_stir else cfg.spkdeblurnet_path])

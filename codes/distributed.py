@@ -11,6 +11,7 @@ A process that fails ends, and the others notice at their next exchange. The fir
 without a word (:func:`first_to_fail`).
 """
 
+import atexit
 import contextlib
 import os
 import warnings
@@ -72,6 +73,9 @@ def start(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    # With torch 2.6, and earlier ones, a rank can hang where DistributedDataParallel holds the last reference: it is
+    # dropped under the interpreter's lock, for which a thread of gloo waits that the group waits for.
+    atexit.register([dist.group.WORLD].clear)
 
 
 def stop(failed: bool = False) -> None:

@@ -5,6 +5,7 @@ official weights expect it. Images are float32 ``(3, H, W)`` or ``(B, 3, H, W)``
 """
 
 import contextlib
+import zlib
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from codes.files import replacing
 
 GREY_WEIGHTS = (0.11, 0.59, 0.3)
 """Weights of B, G and R in the official grey (not Rec. 601's 0.114, 0.587, 0.299)."""
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def grey(bgr, axis: int = -3):
@@ -33,14 +35,33 @@ def read_image(path) -> np.ndarray:
     encoded = np.fromfile(path, np.uint8)  # unlike cv2.imread this says why a file cannot be read
     # OpenCV and libpng would write lines of their own beside the one that the program ends with.
     (cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)  # OpenCV 4, 5: silent
-    whole = encoded.size and (encoded[:4].tobytes() != b"\x89PNG" or encoded.tobytes().rfind(b"IEND\xaeB`\x82") > 0)
+    broken = not encoded.size or (encoded[:8].tobytes() == PNG_SIGNATURE and is_broken_png(encoded))
     try:
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if whole else None
+        image = None if broken else cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     except cv2.error:  # a header that asks for more pixels than OpenCV allows
         image = None
     if image is None:
         raise ValueError(f"{path} is no image that can be decoded ({encoded.size} bytes); replace or remove it")
     return image
+
+
+def is_broken_png(encoded: np.ndarray) -> bool:
+    """Whether the end is missing, or the checksum of a chunk that a decoder needs is wrong.
+
+    Args:
+        encoded: uint8, a file that begins with the signature. One of 1.5 MB takes 0.6 ms, its decoding 15.
+    """
+    content, place = memoryview(encoded), len(PNG_SIGNATURE)
+    while place + 12 <= len(content):  # length, kind, data, checksum
+        kind = bytes(content[place + 4 : place + 8])
+        end = place + 12 + int.from_bytes(content[place : place + 4], "big")
+        checked, said = content[place + 4 : end - 4], content[end - 4 : end]
+        if kind[:1].isupper() and zlib.crc32(checked) != int.from_bytes(said, "big"):
+            return True
+        if kind == b"IEND":
+            return False
+        place = end
+    return True
 
 
 def to_float(image: np.ndarray) -> np.ndarray:

@@ -106,6 +106,7 @@ IMAGES = {
     "signature": becomes(b"\x89PNG\r\n\x1a\n"),
     **{f"cut_{cut}": becomes(lambda content, cut=cut: content[: len(content) * cut // 6000]) for cut in CUTS},
     "a_byte_short": becomes(lambda content: content[:-1]),
+    "a_byte_other": becomes(lambda content: content[:3000] + bytes([content[3000] ^ 255]) + content[3001:]),
     "random": becomes(random.Random(9).randbytes(5000)),
     "header_60000": becomes(png_header(60000, 60000)),
     "header_2_31": becomes(png_header(2**31 - 1, 2**31 - 1)),
@@ -721,7 +722,7 @@ def in_process(folder, script, *argv):
     return result.stderr
 
 
-@pytest.mark.parametrize("damage", ["png_cut_1236", "png_header_60000", "png_a_byte_short"])
+@pytest.mark.parametrize("damage", ["png_cut_1236", "png_header_60000", "png_a_byte_short", "png_a_byte_other"])
 def test_decoders_write_no_lines_of_their_own(damage, copy, tmp_path):
     """What libpng and OpenCV print goes past Python, so that only a process shows it."""
     image, stream = (sorted(copy.glob(f"test/{part}/*/*"))[0] for part in ("blur_data", "spike_data"))

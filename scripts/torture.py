@@ -497,7 +497,7 @@ def data_prepare(trial: Trial) -> None:
 def data_cache(trial: Trial) -> None:
     """The cache of decoded images."""
     data = trial.folder / "data"
-    sizes = ["--size", "64x96", "--train", 30, "--test", 10, "--workers", 2]
+    sizes = ["--size", "360x640", "--train", 30, "--test", 10, "--workers", 2]  # so large that its writing takes time
     trial.whole(["scripts/make_demo_data.py", "--out", data, *sizes])
     words = ["scripts/cache_dataset.py", "--base_folder", data, "--workers", 1, "--cache"]
     kill_data(trial, lambda folder: [*words, folder])

@@ -153,9 +153,17 @@ class TextbookSAN(SAN):
         pairs = zip(self.im_enc(2 * blur - 1), self.ev_enc(events.to(blur.dtype)), strict=True)
         for level, pair in enumerate(pairs, 1):
             fusion = getattr(self, f"msff{level}")
-            joined.append(fusion.dcn(self._implicit(fusion.mlp.imnet["layers"], *pair)))
+            joined.append(self._deformed(fusion.dcn, self._implicit(fusion.mlp.imnet["layers"], *pair)))
         ratio = F.softplus(self.dec(joined))
         return blur * ratio, ratio
+
+    def _deformed(self, dcn, x):
+        from torchvision.ops import deform_conv2d
+
+        taps = dcn.weight[0, 0].numel()
+        offset, mask = dcn.conv_offset_mask(x).split([2 * taps, taps], dim=1)
+        padding = dcn.weight.shape[-1] // 2
+        return deform_conv2d(x, offset, dcn.weight, dcn.bias, padding=padding, mask=torch.sigmoid(mask))
 
     def _implicit(self, network, image, events):
         def middles(shape):  # of the pixels: (B, h, w, 2) from -1 to 1, y first

@@ -15,6 +15,7 @@ implicit function is that of LIIF (Chen et al., CVPR 2021), the convolution DCNv
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 CHANNELS = (16, 32, 64, 128, 128)
 """Channels of the features at H, H/2, H/4, H/8 and H/16."""
@@ -136,13 +137,32 @@ class DeformableConvolution(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, C, h, w)`` to the same."""
-        from torchvision.ops import deform_conv2d  # here, so that the rest of the program does without torchvision
-
-        taps = self.weight[0, 0].numel()
-        offset, mask = self.conv_offset_mask(x).split([2 * taps, taps], dim=1)
-        # In the precision of the weights, since it takes no lower one, under autocast either.
+        (height, width), side = x.shape[-2:], self.weight.shape[-1]
+        offset, mask = self.conv_offset_mask(x).split([2 * side**2, side**2], dim=1)
+        # In the precision of the weights, since places need it; two kinds of numbers would not go together either.
         x, offset, mask = (t.to(self.weight.dtype) for t in (x, offset, torch.sigmoid(mask)))
-        return deform_conv2d(x, offset, self.weight, self.bias, padding=self.weight.shape[-1] // 2, mask=mask)
+        down, aside = offset.unflatten(1, (side**2, 2)).unbind(2)
+        rows, columns, taps = (torch.arange(n, device=x.device) for n in (height, width, side))
+        row = rows[:, None] + (taps - side // 2).repeat_interleave(side)[:, None, None]
+        column = columns + (taps - side // 2).repeat(side)[:, None, None]
+        # As grid_sample wants them, from -1 to 1. With sides that are powers of two nothing is rounded on the way there
+        # and back where a place is a pixel, as all are at first. What is added reads as 0, like all that is outside.
+        high, wide = (1 << (n - 1).bit_length() for n in (height, width))
+        x = F.pad(x, (0, wide - width, 0, high - height))
+        places = torch.stack([(2 * (column + aside) + 1 - wide) / wide, (2 * (row + down) + 1 - high) / high], dim=-1)
+        result = self.bias[:, None, None]
+        # Tap by tap: what all taps have read would be as large as side**2 images, and is larger than the cache.
+        for parts in zip(places.unbind(1), mask.split(1, dim=1), self.weight.flatten(2).unbind(2), strict=True):
+            if torch.is_grad_enabled():  # read once more on the way back instead of kept
+                result = result + checkpoint(self._tap, x, *parts, use_reentrant=False, preserve_rng_state=False)
+            else:
+                result = result + self._tap(x, *parts)
+        return result
+
+    @staticmethod
+    def _tap(x, places, mask, weight):
+        read = F.grid_sample(x, places, padding_mode="zeros", align_corners=False)
+        return F.conv2d(read * mask, weight[:, :, None, None])
 
 
 class Fusion(nn.Module):

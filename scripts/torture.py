@@ -12,7 +12,7 @@ trials can be run one by one; torture.md is the table of all of them. Exit code 
     data_demo, data_prepare, data_cache, data_resimulate      the same for the scripts that make data
     full_disk, read_only, lost_data, bad_sample      the disk or the data fail in the middle of training (as root only)
     two_processes     a second process in a run folder
-    long_run          memory and open files over 2,000 steps
+    long_run          memory, also of the GPU where there is one, and open files over 2,000 steps
     orphans           loader processes whose parent is killed
     determinism       the same weights with 0 to 3 loader processes
 """
@@ -693,9 +693,18 @@ def open_files(pid: int) -> int:
         return 0
 
 
+def gpu_memory() -> float | None:
+    """Memory in use on all NVIDIA GPUs, by whomever, in MB; None where there is none."""
+    words = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    try:
+        return float(sum(map(int, subprocess.check_output(words, text=True, stderr=subprocess.DEVNULL).split())))
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
 def long_run(trial: Trial) -> None:
-    """Memory and open files over 2,000 steps."""
-    more = {"eval_every": 40, "save_every": 100, "state_every": 5, "workers": 2, "log_every": 5}
+    """Memory and open files over 2,000 steps; on the GPU where there is one, with its memory."""
+    more = {"eval_every": 40, "save_every": 100, "state_every": 5, "workers": 2, "log_every": 5, "device": "auto"}
     words = trial.training("deblur", trial.folder, max_steps=(steps := 2000), **more)
     child, samples = trial.start(words), []
     run, parts = trial.folder / "test", []
@@ -706,7 +715,7 @@ def long_run(trial: Trial) -> None:
         parts[:] = parts or numbers
         row = [memory(number) for number in parts]
         if None not in row:
-            samples.append((5 * trained(run), row, [open_files(number) for number in parts]))
+            samples.append((5 * trained(run), row, [open_files(number) for number in parts], gpu_memory()))
         return False
 
     child.until(look, 1.0)
@@ -717,15 +726,21 @@ def long_run(trial: Trial) -> None:
         return
     at = [sample[0] for sample in samples]
     trial.measured["steps, looks"] = f"{steps}, {len(samples)}"
-    for index in range(len(parts)):
-        name = f"loader process {index}" if index else "parent"
-        mb, opened = [sample[1][index] for sample in samples], [sample[2][index] for sample in samples]
+
+    def follow(name: str, mb: list[float]) -> None:
         grown = slope(at, mb)
         trial.measured[f"{name}: MB at start, half-way, end"] = f"{mb[0]:.1f}, {mb[len(mb) // 2]:.1f}, {mb[-1]:.1f}"
         trial.measured[f"{name}: MB per 1,000 steps, second half"] = round(grown, 3)
-        trial.measured[f"{name}: open files at start, end"] = f"{opened[0]}, {opened[-1]}"
         if grown > LEAK:
             trial.faults.append(f"{name} grows by {grown:.1f} MB per 1,000 steps")
+
+    if None not in (gpu := [sample[3] for sample in samples]):
+        follow("GPU", gpu)
+    for index in range(len(parts)):
+        name = f"loader process {index}" if index else "parent"
+        follow(name, [sample[1][index] for sample in samples])
+        opened = [sample[2][index] for sample in samples]
+        trial.measured[f"{name}: open files at start, end"] = f"{opened[0]}, {opened[-1]}"
         if opened[-1] > opened[0] + 3:
             trial.faults.append(f"{name} has {opened[-1]} open files, {opened[0]} at the start")
     trial.faults += leftovers(run)

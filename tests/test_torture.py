@@ -157,6 +157,17 @@ def test_endings():
     assert torture.bad_ending(2, "") and torture.bad_ending(1, "Traceback\nOSError\n")
 
 
+def test_memory_of_gpus(tmp_path, monkeypatch):
+    """The program that tells it is stood in for: two GPUs, an error, none at all."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert torture.gpu_memory() is None
+    program = tmp_path / "nvidia-smi"
+    for text, expected in (("echo 1024; echo 3", 1027.0), ("echo no devices; exit 9", None), ("echo '[N/A]'", None)):
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+        assert torture.gpu_memory() == expected
+
+
 def test_slope_is_that_of_the_second_half():
     steps = np.arange(0, 2000, 50.0)
     assert torture.slope(steps, 100 + 0.003 * steps) == pytest.approx(3)

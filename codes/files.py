@@ -30,6 +30,16 @@ def replacing(path):
         os.replace(temporary, path)
 
 
+def write_bytes(path, array) -> None:
+    """Write the bytes of a contiguous array; unlike ``ndarray.tofile``, which ignores what closing a file may find.
+
+    Raises:
+        OSError: not all of it could be written; a full disk may show only at the end.
+    """
+    with open(path, "wb") as file:
+        file.write(array)
+
+
 def _locked(path: Path):
     """A new file, open and locked."""
     while True:

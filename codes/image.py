@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from codes.files import replacing
+from codes.files import replacing, write_bytes
 
 GREY_WEIGHTS = (0.11, 0.59, 0.3)
 """Weights of B, G and R in the official grey (not Rec. 601's 0.114, 0.587, 0.299)."""
@@ -83,7 +83,7 @@ def write_image(path, image: np.ndarray) -> None:
         done, encoded = cv2.imencode(Path(path).suffix, image)
         if not done:
             raise ValueError(f"{path}: OpenCV writes no such format")
-        encoded.tofile(temporary)
+        write_bytes(temporary, encoded)
 
 
 def label(image: np.ndarray, text: str) -> np.ndarray:

@@ -26,7 +26,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from codes.files import replacing
+from codes.files import replacing, write_bytes
 from codes.image import grey, read_image, write_image
 from codes.simulate import Sensor, inherent_noise
 from codes.spike import ExposureWindow, pack
@@ -283,7 +283,7 @@ class SpikeRecorder:
             for frame, more in zip(self.packed, noise, strict=True):
                 frame |= pack(more[None])[0]
         with replacing(path) as temporary:
-            self.packed.tofile(temporary)
+            write_bytes(temporary, self.packed)
 
 
 @dataclass

@@ -46,7 +46,7 @@ except ImportError:  # Windows: folders are not locked
 
 LOGS = ("metrics.jsonl", "results.txt")
 DROPPED_IN_A_ROW = 100
-"""With ``--on_nan skip``, after so many dropped steps in a row the run stops: it will not recover."""
+"""After so many steps in a row without an update (``--on_nan skip``, or fp16) the run stops: it will not recover."""
 STATE = {
     **{key: dict for key in ("recipe", "weights", "optimiser", "scaler", "sums", "logs")},
     **{key: int for key in ("samples", "step", "epoch", "batch")},
@@ -262,8 +262,6 @@ class Run:
         if fault:
             self._drop(fault)
             values = {}
-        else:
-            self._dropped_in_a_row = 0
         self.step_count += 1
         if self.average and not fault:  # over about as many steps as there were, at first
             decay = min(self.cfg.ema, self.step_count / (self.step_count + 10))
@@ -526,23 +524,30 @@ class Run:
         return learning_rate(self.cfg.lr_schedule, self.cfg.lr, self.step_count, self.total)
 
     def _update(self) -> str:
-        """Clip the gradient and make the optimiser's step; says what is wrong if the gradient is not finite."""
+        """Clip the gradient and make the optimiser's step; says what is wrong if the gradient is not finite.
+
+        An overflow of fp16 is nothing wrong: the scaler leaves out the step and lowers its scale. But not for ever.
+        """
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        if self.scaler.is_enabled():  # which leaves out the step itself, and lowers its scale
-            if self.cfg.grad_clip > 0:
-                self.scaler.unscale_(self.optimiser)
-                nn.utils.clip_grad_norm_(self.network.parameters(), self.cfg.grad_clip)
-            self.scaler.step(self.optimiser)
-            before = self.scaler.get_scale()
-            self.scaler.update()
-            self.overflows += self.scaler.get_scale() < before
-            return ""
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimiser)
         if self.cfg.grad_clip > 0:
             norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.cfg.grad_clip)
         else:
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        if not math.isfinite(norm):
+        finite = math.isfinite(norm)
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
+            if not finite:
+                self.overflows += 1
+                if self._dropped_in_a_row + 1 >= DROPPED_IN_A_ROW:
+                    return f"the gradient's norm is {norm.item()} whatever the scale of fp16"
+            self._dropped_in_a_row = 0 if finite else self._dropped_in_a_row + 1
+            return ""
+        if not finite:
             return f"the gradient's norm is {norm.item()}"
+        self._dropped_in_a_row = 0
         self.optimiser.step()
         return ""
 
@@ -552,7 +557,7 @@ class Run:
         self.dropped, self._dropped_in_a_row = self.dropped + 1, self._dropped_in_a_row + 1
         if self.cfg.on_nan == "stop" or self._dropped_in_a_row >= DROPPED_IN_A_ROW:
             in_a_row = f", the {self._dropped_in_a_row}th in a row" if self._dropped_in_a_row > 1 else ""
-            skip = " or --on_nan skip" if self.cfg.on_nan == "stop" else ""
+            skip = " or --on_nan skip" if self._dropped_in_a_row < DROPPED_IN_A_ROW else ""
             raise ValueError(
                 f"{where}{in_a_row}; the last good state, of step {self._saved_step}, is intact in "
                 f"{self.folder / 'ckpts' / 'state.pth'}; try a lower --lr, --grad_clip 1, --precision fp32{skip}"

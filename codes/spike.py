@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from codes.files import replacing
+from codes.files import replacing, write_bytes
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def write_dat(path, spikes: np.ndarray) -> None:
         spikes = spikes.astype(bool)
     packed = pack(spikes)
     with replacing(path) as temporary:
-        packed.tofile(temporary)
+        write_bytes(temporary, packed)
 
 
 def pack(spikes: np.ndarray) -> np.ndarray:

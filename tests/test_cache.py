@@ -158,7 +158,7 @@ def test_a_disk_that_fills_up(source, tmp_path, monkeypatch):
         file.write(b"half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np.lib.format, "write_array", half)
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", half)
     with pytest.raises(OSError, match=r"could not be written \(No space left on device\); give --cache a writable"):
         cache.get(source, lambda: load(source))
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]

@@ -12,7 +12,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional as F
 
+from codes.cache import ArrayCache, stamp
 from codes.files import remove_abandoned, replacing
+from codes.image import write_image
+from codes.prepare import SpikeRecorder
+from codes.spike import write_dat
 from tests.conftest import ROOT, call, options, refused
 
 SHORT = ["--eval_every", 0, "--log_every", 1]
@@ -138,6 +142,55 @@ def test_overflows_of_fp16_are_counted(tiny, tmp_path, monkeypatch, faulty):
     state = torch.load(tmp_path / "test/ckpts/state.pth", weights_only=True)
     count = round(math.log2(2.0**127 / state["scaler"]["scale"]))  # halved at each
     assert 5 < count < 30 and f"{count} steps without an update for an overflow of fp16" in out
+
+
+def write_recorded(path):
+    recorder = SpikeRecorder((16, 24), 137, 1.0, 0, noise=True)
+    for _ in range(137):
+        recorder.expose(np.full((16, 24), 0.3, np.float32))
+    recorder.write(path)
+
+
+RNG = np.random.default_rng(0)
+PICTURE, SPIKES = RNG.integers(0, 256, (40, 48, 3), dtype=np.uint8), RNG.random((137, 16, 24)) < 0.4
+WRITERS = {
+    "dat": lambda path: write_dat(path.with_suffix(".dat"), SPIKES),
+    "png": lambda path: write_image(path.with_suffix(".png"), PICTURE),
+    "recorded": lambda path: write_recorded(path.with_suffix(".dat")),
+    "cached": lambda path: ArrayCache(path.parent).write(__file__, PICTURE, stamp(__file__)),
+}
+
+
+@pytest.mark.parametrize("missing", [1, 100, 3000])
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_disk_that_is_full_at_the_last_bytes(kind, missing, tmp_path):
+    """A limit on the size of files stands for it. NumPy's tofile does not notice."""
+    resource = pytest.importorskip("resource")
+    files = lambda: [path for path in tmp_path.rglob("*") if path.is_file()]  # noqa: E731
+    WRITERS[kind](tmp_path / "a")
+    (path,) = files()
+    size = path.stat().st_size
+    path.unlink()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, before[1]))
+        with pytest.raises(OSError):
+            WRITERS[kind](tmp_path / "a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not files()
+
+
+@pytest.mark.parametrize("on_nan", ["stop", "skip"])
+def test_a_gradient_that_no_scale_makes_finite(on_nan, tiny, tmp_path, monkeypatch, faulty):
+    """fp16's scaler alone would leave out every step to the end, and save the weights that it began with."""
+    faulty({step: bad_gradient for step in range(3, 200)})
+    make = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, **__: make("cpu", enabled=True))
+    argv = options("train_sr.py", tiny, tmp_path, *SHORT, "--max_steps", 150, "--on_nan", on_nan)
+    err = refused("train_sr.py", *argv)
+    assert "norm is nan whatever the scale of fp16 at step 102, samples" in err and "the 100th in a row" in err
+    assert "--precision fp32\n" in err
 
 
 def test_deterministic(tiny, tmp_path):

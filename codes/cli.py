@@ -72,10 +72,6 @@ def command(main: Callable[[], None]) -> None:
         _let_go(main)
     except (ValueError, OSError) as error:
         fail(error)
-    except torch.OutOfMemoryError as error:
-        fail(
-            f"out of memory on the device ({one_line(error)[:120]}); try a smaller --bs, --roi_size or --precision bf16"
-        )
     except MemoryError:
         fail("out of memory")
     except KeyboardInterrupt:
@@ -85,9 +81,27 @@ def command(main: Callable[[], None]) -> None:
     except Exception as error:
         if isinstance(error, RuntimeError) and distributed.is_loss_of_contact(error):
             fail(f"another process of this run ended or cannot be reached ({one_line(error)[:120]})")
+        if isinstance(error, RuntimeError) and (advice := advice_on_memory(error)):
+            fail(advice)
         if distributed.first_to_fail():
             raise
         raise SystemExit(2) from None
+
+
+def advice_on_memory(error: RuntimeError) -> str:
+    """What to do about an error of PyTorch that comes from too little memory, in one line; '' for any other."""
+    text = " ".join(str(error).split())
+    what = text[:120]
+    if "DefaultCPUAllocator" in text:
+        return f"out of memory ({what}); try a smaller --bs or --roi_size"
+    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "ALLOC_FAILED" in text:
+        return f"out of memory on the device ({what}); try a smaller --bs, --roi_size or --precision bf16"
+    if "DataLoader worker" in text or "shared memory" in text:
+        return (
+            f"a loader process ended ({what}); if memory ran short, try fewer --workers or a smaller --bs, in Docker a "
+            "larger --shm-size; the same command goes on"
+        )
+    return ""
 
 
 def _let_go(main: Callable[[], None]) -> None:

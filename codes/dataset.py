@@ -175,6 +175,11 @@ class SpikeData(torch.utils.data.Dataset):
     def _name(spike_path: Path) -> str:
         return f"{spike_path.parent.name}/{spike_path.stem}"
 
+    @property
+    def names(self) -> list[str]:
+        """The samples' names in order, as 'sequence/frame'."""
+        return [self._name(path) for path in self.spike_paths]
+
     def __len__(self) -> int:
         return len(self.spike_paths)
 

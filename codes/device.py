@@ -34,6 +34,8 @@ def choose_device(name: str) -> torch.device:
         )
     if kind == "mps" and not mps:
         raise ValueError("--device mps: PyTorch finds no Apple GPU here; use --device auto or cpu")
+    if number:  # what takes the current GPU, as the loader's pinned memory does, takes this one too
+        torch.cuda.set_device(int(number))
     return torch.device(name)
 
 
@@ -60,6 +62,11 @@ def be_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
 
 
+def wide_float(device: torch.device) -> torch.dtype:
+    """float64 for long sums, or float32 on an Apple GPU, which has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def describe(device: torch.device) -> str:
     """A device in words."""
     if device.type == "cuda":
@@ -83,6 +90,8 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
 
 def compiled(network: nn.Module, say: Callable[[str], None]) -> Callable:
     """``network`` through torch.compile; itself from the first failure on, which ``say`` is told in one line."""
+    with contextlib.suppress(AttributeError):  # else the gradient is compiled within backward(), past what falls back
+        torch._functorch.config.force_non_lazy_backward_lowering = True
     ways = [torch.compile(network), network]
 
     def call(*inputs):

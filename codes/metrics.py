@@ -14,6 +14,7 @@ import warnings
 import torch
 
 from codes.cli import one_line
+from codes.device import wide_float
 
 SSIM_WINDOW = 7
 
@@ -79,9 +80,8 @@ def _strips(im1: torch.Tensor, im2: torch.Tensor, border: int = 0):
 
 
 def _total(sums: list[torch.Tensor]) -> torch.Tensor:
-    """The sum of the strips' float32 sums, in float64 where the device has it (MPS has not)."""
-    sums = torch.stack(sums)
-    return sums.sum(0, dtype=torch.float32 if sums.device.type == "mps" else torch.float64)
+    """The sum of the strips' float32 sums, in float64 where the device has it."""
+    return torch.stack(sums).sum(0, dtype=wide_float(sums[0].device))
 
 
 def _box_sum(image: torch.Tensor) -> torch.Tensor:

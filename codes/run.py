@@ -13,6 +13,7 @@ Started by torchrun, all ranks train together (codes.distributed): ``--bs`` is e
 batch over all ranks is the same run. Rank 0 alone reads and writes the folder and prints.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -52,7 +53,7 @@ STATE = {
     **{key: int for key in ("samples", "step", "epoch", "batch")},
     **{"rng": torch.Tensor, "seconds": float, "done": bool},
 }
-"""What state.pth holds, by type; 'ranks', 'average' and 'trouble' came later."""
+"""What state.pth holds, by type; 'ranks', 'average', 'trouble' and 'names' came later."""
 PRINT_SECONDS = 20
 """Between progress lines where there is no terminal for a progress bar."""
 
@@ -427,7 +428,16 @@ class Run:
                 f"{self.folder} holds a run on {state['samples']} samples, but the data set has {len(self.dataset)}; "
                 "choose another --exp_name or --overwrite"
             )
+        if state.get("names", checksum := self._checksum()) != checksum:
+            raise ValueError(
+                f"{self.folder} holds a run on other samples than those of {self.dataset.folder}; give that data set "
+                "(it may be moved), choose another --exp_name, or --overwrite to start anew (the old run is kept)"
+            )
         return state
+
+    def _checksum(self) -> str:
+        """Of the samples' names, which stay when a data set is moved."""
+        return hashlib.sha256(os.fsencode("\n".join(self.dataset.names))).hexdigest()
 
     def _unusable(self, why: str) -> ValueError:
         return ValueError(
@@ -477,6 +487,7 @@ class Run:
                 "recipe": self._recipe(),
                 "ranks": self.world,
                 "samples": len(self.dataset),
+                "names": self._checksum(),
                 "weights": self.network.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "scaler": self.scaler.state_dict(),

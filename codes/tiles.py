@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from codes.device import wide_float
 from codes.model.bsn_model import REACH_UP, mirror_index
 from codes.model.ldn_model import Deblur_Net
 
@@ -113,7 +114,7 @@ def decode_tiles(ldn: Deblur_Net, blur: torch.Tensor, spike: torch.Tensor, side:
     total, peak = 0.0, None
     for rows, columns in tiles:
         x = ldn.features(*parts(rows, columns)[1:])[..., rows[1], columns[1]].float()
-        total = total + x.sum(dim=(-2, -1), keepdim=True, dtype=torch.float64)
+        total = total + x.sum(dim=(-2, -1), keepdim=True, dtype=wide_float(x.device))
         most = x.amax(dim=(-2, -1), keepdim=True)
         peak = most if peak is None else torch.maximum(peak, most)
     weights = ldn.ca.weights((total / (height * width)).to(peak.dtype), peak)

@@ -54,3 +54,30 @@ def test_compiled_is_used(monkeypatch):
     linear = torch.nn.Linear(3, 2)
     x = torch.rand(1, 3)
     assert torch.equal(compiled(linear, print)(x), 10 * linear(x))
+
+
+def test_compiled_falls_back_where_the_gradient_alone_cannot_be_compiled(monkeypatch):
+    """A backend that runs graphs as they are, but has no way for those of gradients."""
+    if not hasattr(torch._functorch.config, "force_non_lazy_backward_lowering"):
+        pytest.skip("this PyTorch compiles gradients within backward()")
+    from functorch.compile import make_boxed_func
+    from torch._dynamo.backends.common import aot_autograd
+
+    def fails(_graph, _inputs):
+        raise RuntimeError("no Triton")
+
+    backend = aot_autograd(fw_compiler=lambda graph, _inputs: make_boxed_func(graph.forward), bw_compiler=fails)
+    compile_, said = torch.compile, []
+    monkeypatch.setattr(torch, "compile", lambda network: compile_(network, backend=backend))
+    linear = torch.nn.Linear(3, 2)
+    compiled(linear, said.append)(torch.ones(1, 3)).sum().backward()
+    assert torch.equal(linear.weight.grad, torch.ones(2, 3)) and len(said) == 1 and "no Triton" in said[0]
+
+
+def test_a_gpu_by_number_is_the_current_one(monkeypatch):
+    """Stand-ins for two GPUs."""
+    current = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert choose_device("cuda:1") == torch.device("cuda", 1) and current == [1]
+    assert choose_device("cuda") == torch.device("cuda") and current == [1]

@@ -193,6 +193,24 @@ def test_a_gradient_that_no_scale_makes_finite(on_nan, tiny, tmp_path, monkeypat
     assert "--precision fp32\n" in err
 
 
+def test_a_run_goes_on_with_its_own_data_alone(copy, tmp_path):
+    """A moved data set is the same one; others are refused: of as many samples with other names, or of fewer."""
+    moved, argv = tmp_path / "moved", options("train_sr.py", tmp_path / "moved", tmp_path, *SHORT, "--max_steps")
+    call("train_sr.py", *options("train_sr.py", copy, tmp_path, *SHORT, "--max_steps", 1))
+    shutil.copytree(copy, moved)
+    assert "finished at step 2" in call("train_sr.py", *argv, 2)[0]
+    assert str(moved) in (tmp_path / "test/config.yml").read_text()
+    before = (tmp_path / "test/config.yml").read_bytes()
+    for folder in sorted((moved / "train").glob("*_data")):
+        sequence = min(folder.iterdir())
+        sequence.rename(sequence.with_name("zebra"))
+    for steps in (2, 4):  # whether it is finished or not
+        assert "holds a run on other samples than those of" in refused("train_sr.py", *argv, steps)
+    shutil.rmtree(moved / "train/spike_data/zebra")
+    assert "holds a run on 3 samples, but the data set has 2" in refused("train_sr.py", *argv, 4)
+    assert (tmp_path / "test/config.yml").read_bytes() == before
+
+
 def test_deterministic(tiny, tmp_path):
     before = torch.are_deterministic_algorithms_enabled()
     try:

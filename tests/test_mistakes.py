@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from codes.cli import command
 from tests.conftest import ROOT, STAGES, call, options, refused
 
 
@@ -115,3 +116,37 @@ def test_demo_options():
     ):
         result = subprocess.run(["bash", ROOT / "scripts" / "demo.sh", *argv], capture_output=True, text=True)
         assert result.returncode == 2 and says in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_out_of_memory(monkeypatch, capsys):
+    """What PyTorch says of it, asked for more than any machine has; and what it says elsewhere."""
+
+    def fails(error):
+        with pytest.raises(SystemExit) as ended:
+            command(error)
+        assert ended.value.code == 2
+        return capsys.readouterr().err
+
+    def killed():
+        raise RuntimeError(
+            "DataLoader worker (pid 12) is killed by signal: Bus error. It is possible that dataloader's"
+        )
+
+    def on_device(kind, text):
+        def raise_():
+            raise kind(text)
+
+        return raise_
+
+    monkeypatch.setattr(sys, "argv", ["train_sr.py"])
+    err = fails(lambda: torch.empty(10**15))
+    assert err.startswith("train_sr.py: error: out of memory (") and "smaller --bs" in err and err.count("\n") == 1
+    assert "a loader process ended (" in (err := fails(killed)) and "--shm-size" in err and err.count("\n") == 1
+    for kind, text in (
+        (torch.OutOfMemoryError, "CUDA out of memory. Tried to allocate 2.00 GiB"),
+        (RuntimeError, "MPS backend out of memory (MPS allocated: 9.00 GB)"),
+        (RuntimeError, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ):
+        assert "out of memory on the device (" in (err := fails(on_device(kind, text))) and err.count("\n") == 1
+    with pytest.raises(RuntimeError, match="shapes"):  # any other is a mistake of the program
+        command(lambda: torch.zeros(2) @ torch.zeros(3, 3))

@@ -252,6 +252,19 @@ def test_channel_attention_is_restormers():
     np.testing.assert_allclose(channel_attention(q, k, v, temperature), expected, atol=1e-6)
 
 
+@torch.inference_mode()
+def test_channel_attention_in_half_precision():
+    """Sums over the pixels of a whole frame are beyond float16: 200 x 300 times the square of 1.5 is 135,000."""
+    torch.manual_seed(0)
+    q = 1.5 * torch.randn(1, 4, 200, 300)
+    k, v, temperature = q + 0.1 * torch.randn_like(q), torch.randn_like(q), torch.ones(2, 1, 1)
+    expected = channel_attention(q.double(), k.double(), v.double(), temperature.double())
+    for kind, atol in ((torch.float16, 1e-2), (torch.bfloat16, 5e-2)):
+        found = channel_attention(q.to(kind), k.to(kind), v.to(kind), temperature)
+        assert found.dtype == kind
+        np.testing.assert_allclose(found.float(), expected, atol=atol)
+
+
 def implicit_by_pixel(image, events, layers):
     """SAN's implicit function at one pixel after the other: ``(C, H, W)``, ``(C, h, w)``, ``[(weight, bias)]``."""
     channels, *size = image.shape

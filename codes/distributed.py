@@ -39,6 +39,11 @@ def launched_here() -> int:
     return int(os.environ["LOCAL_WORLD_SIZE"]) if launched() > 1 else 1
 
 
+def local_rank() -> int:
+    """Number of this process among those of its machine."""
+    return int(os.environ["LOCAL_RANK"]) if launched() > 1 else 0
+
+
 def local_device(name: str) -> torch.device:
     """The device that ``--device`` names, for this process: among several, the GPU of its number on its machine.
 
@@ -58,7 +63,7 @@ def local_device(name: str) -> torch.device:
                 f"{launched_here()} processes, but this machine offers {torch.cuda.device_count()} CUDA devices to "
                 "PyTorch; give torchrun a smaller --nproc_per_node, or --device cpu"
             )
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        device = torch.device("cuda", local_rank())
     return device
 
 
@@ -161,6 +166,8 @@ def wrap(network: nn.Module, device: torch.device) -> nn.Module:
         return network
     # Weights that are used in parts have gradients in another layout: a copy of some kilobytes, not worth a warning.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    if device.type == "cuda":  # STIR's statistics are those of the whole batch; there is no such layer for CPUs
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return nn.parallel.DistributedDataParallel(
         network,
         device_ids=[device] if device.type == "cuda" else None,

@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +71,7 @@ def cached_textures(run, teacher: Teacher, dataset: SpikeData, instants: Sequenc
     about = json.dumps(describe(teacher, instants, run.cfg.precision), indent=1)
     folder = Path(run.cfg.teacher_cache) / hashlib.sha256(about.encode()).hexdigest()[:16]
     cache = ArrayCache(folder, "--teacher_cache")
-    missing = [index for index, path in enumerate(dataset.spike_paths) if cache.read(path) is None]
+    missing = _missing(cache, dataset)
     sizes = [texture_bytes(path, len(instants)) for path in dataset.spike_paths]
     run.say(
         f"teacher cache: {len(sizes)} samples, {sum(sizes) / len(sizes) / 1e6:.1f} MB each, {sum(sizes) / 1e9:.1f} GB; "
@@ -81,22 +81,38 @@ def cached_textures(run, teacher: Teacher, dataset: SpikeData, instants: Sequenc
         check_space(folder, sum(sizes[index] for index in missing))
         with replacing(folder / "about.json") as path:
             path.write_text(about + "\n", encoding="utf-8")
-        share = [index for index in missing if index % distributed.world() == distributed.rank()]
-        hide = distributed.rank() > 0 or not sys.stderr.isatty()
-        for index in tqdm(share, desc="teacher cache", unit="sample", leave=False, disable=hide):
-            source = dataset.spike_paths[index]
-            state = stamp(source)
-            try:
-                spike = dataset.whole(index)["spike"][None].to(run.device)
-            except (OSError, ValueError):
-                if dataset.skip_bad:  # counted where it is drawn
-                    continue
-                raise
-            with torch.inference_mode(), run.autocast():
-                textures = teacher.textures(spike, instants)[0]
-            cache.write(source, textures.to(torch.float16).cpu().numpy(), state)
-    distributed.barrier()
+
+    def make(index: int) -> None:
+        source = dataset.spike_paths[index]
+        state = stamp(source)
+        try:
+            spike = dataset.whole(index)["spike"][None].to(run.device)
+        except (OSError, ValueError):
+            if dataset.skip_bad:  # counted where it is drawn
+                return
+            raise
+        with torch.inference_mode(), run.autocast():
+            textures = teacher.textures(spike, instants)[0]
+        cache.write(source, textures.to(torch.float16).cpu().numpy(), state)
+
+    _in_turn(make, distributed.broadcast(missing)[distributed.rank() :: distributed.world()])
+    if distributed.world() > 1:  # the folder may be each machine's own
+        _in_turn(make, _missing(cache, dataset)[distributed.local_rank() :: distributed.launched_here()])
     return cache
+
+
+def _missing(cache: ArrayCache, dataset: SpikeData) -> list[int]:
+    return [index for index, path in enumerate(dataset.spike_paths) if cache.read(path) is None]
+
+
+def _in_turn(make: Callable[[int], None], todo: list[int]) -> None:
+    """Make this rank's part, and hear from the others after each: hours without an exchange would end in a timeout."""
+    hide = distributed.rank() > 0 or not sys.stderr.isatty()
+    with tqdm(total=len(todo), desc="teacher cache", unit="sample", leave=False, disable=hide) as bar:
+        while distributed.any_rank(bool(todo)):
+            if todo:
+                make(todo.pop(0))
+                bar.update()
 
 
 def texture_bytes(path: Path, instants: int) -> int:

@@ -47,7 +47,8 @@ def server():
 class Launch:
     """A script on some ranks; one rank is an ordinary process without torchrun."""
 
-    def __init__(self, context, ranks, script, *argv):
+    def __init__(self, context, ranks, script, *argv, own=()):
+        """``own``: more words for each rank, which then is on a machine of its own."""
         self.store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         self.processes, self.pipes = [], []
         for rank in range(ranks):
@@ -55,9 +56,13 @@ class Launch:
             values |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self.store.port, "TORCHELASTIC_RUN_ID": "test"}
             values["TORCHELASTIC_RESTART_COUNT"] = 0  # as torchrun does; read by torch 2.4
             values |= {"TORCHELASTIC_USE_AGENT_STORE": True}
+            values |= {"LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1} if own else {}
             here, there = context.Pipe()
             env = {key: str(value) for key, value in values.items()} if ranks > 1 else {}
-            process = context.Process(target=_run_rank, args=(env, script, list(map(str, argv)), there))
+            process = context.Process(
+                target=_run_rank,
+                args=(env, script, [str(word) for word in (*argv, *(own[rank] if own else ()))], there),
+            )
             process.start()
             there.close()
             self.processes.append(process)
@@ -84,9 +89,9 @@ def _run_rank(env, script, argv, pipe):
         pipe.send((1, "", traceback.format_exc()))
 
 
-def succeed(context, ranks, script, *argv):
+def succeed(context, ranks, script, *argv, **options_):
     """Run to the end; only rank 0 prints. Returns what it prints."""
-    (code, out, err), *others = Launch(context, ranks, script, *argv).wait()
+    (code, out, err), *others = Launch(context, ranks, script, *argv, **options_).wait()
     assert code == 0, err
     assert all(other == (0, "", "") for other in others), others
     return out
@@ -161,6 +166,32 @@ def test_test_mode_shares_the_samples_and_makes_the_same_table(server, tiny, tmp
         pictures[ranks] = {path.name: path.read_bytes() for path in (folder / "imgs").iterdir()}
     assert results[1] == results[2] == results[4]
     assert pictures[1] == pictures[2] == pictures[4] and len(pictures[1]) == 2 * 5
+
+
+def test_teacher_cache_on_one_disk_and_on_two(server, tiny, tmp_path):
+    """The same weights as of one process; where each machine has its own disk, all textures are on each."""
+    script, caches = "train_deblur.py", [tmp_path / name for name in ("alone", "shared", "first", "second")]
+
+    def argv(name, batch):
+        words = ["--eval_every", 0, "--max_steps", 3, "--bs", batch, "--train_split", "train"]
+        return options(script, tiny, tmp_path / name, *words)
+
+    def textures(folder):
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.npy")}
+
+    succeed(server, 1, script, *argv("one", 2), "--teacher_cache", caches[0])
+    succeed(server, 2, script, *argv("two", 1), "--teacher_cache", caches[1])
+    own = [("--teacher_cache", folder) for folder in caches[2:]]
+    for _ in range(2):
+        succeed(server, 2, script, *argv("apart", 1), own=own)
+    assert len(textures(caches[0])) == 3 and all(textures(caches[0]) == textures(folder) for folder in caches)
+    one, two, apart = (weights(tmp_path / name, script) for name in ("one", "two", "apart"))
+    assert equal(two, apart)
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=0, atol=1e-5)
+    shutil.rmtree(next(caches[3].iterdir()))  # one disk is lost
+    succeed(server, 2, script, *argv("again", 1), own=own)
+    assert equal(two, weights(tmp_path / "again", script)) and textures(caches[3]) == textures(caches[0])
 
 
 def test_resume(server, tiny, tmp_path):
@@ -281,6 +312,7 @@ def test_devices(monkeypatch):
     """Each process takes the GPU of its number on its machine."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", lambda _number: None)
     assert distributed.local_device("cuda:1") == torch.device("cuda:1")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     for key, value in {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 2, "LOCAL_RANK": 1, "RANK": 3}.items():

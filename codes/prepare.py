@@ -15,7 +15,9 @@ Each raw frame is decoded once and nothing is written in between; what a sample 
 memory does not grow with the sequence. The sensor's randomness depends on the seed and the sample's name alone.
 """
 
+import functools
 import itertools
+import json
 import re
 import time
 import zlib
@@ -77,6 +79,16 @@ class Recipe:
         """Interpolated frames from one exposure to the next: 104."""
         return self.window.length + self.skipped
 
+    @functools.cached_property
+    def spike_folders(self) -> dict[str, tuple[int, float]]:
+        """Scale and threshold of the spikes in each folder."""
+        kinds = [("spike_data", self.scale), *([("spike_full", 1)] if self.full else [])]
+        return {
+            kind + (f"_vth{vth:g}" if index else ""): (scale, vth)
+            for index, vth in enumerate(self.vth)
+            for kind, scale in kinds
+        }
+
     def exposures(self, count: int) -> Iterator[tuple[int, int]]:
         """(first interpolated frame, raw frame at the centre) of each whole exposure among ``count`` frames."""
         step = self.window.inserted + 1
@@ -98,6 +110,72 @@ class Recipe:
             for raw in range(-(-count // step))
             if abs(offset := raw % period - centre) <= reach and (not self.multi or offset % 2 == 0)
         ]
+
+
+RECORD = "prepared.json"
+"""In a split's folder: with which options each of its folders was made."""
+
+
+def read_record(split: Path) -> dict[str, dict]:
+    """The options of each folder of a split by the flags that set them; none where there is no record.
+
+    Raises:
+        ValueError: the record is damaged.
+    """
+    path = Path(split) / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict) or not all(isinstance(options, dict) for options in record.values()):
+        raise ValueError(f"{path} is damaged; remove it if all in that folder was made with the same options")
+    return record
+
+
+def record_options(split: Path, recipe: Recipe, interp: str) -> list[str]:
+    """Note what the folders of a split are made with; what was made with other options is not added to.
+
+    Args:
+        split: the split's folder.
+        recipe: what will be made.
+        interp: what inserts the frames between, by its name, or 'none'.
+
+    Returns:
+        folders that hold files of which no options are known.
+
+    Raises:
+        ValueError: a folder holds files made with other options; names the first one.
+    """
+    window = recipe.window
+    frames = {"num_inter": window.inserted, "blur_num": window.raw_frames, "overlap_len": recipe.skipped}
+    wanted = {"blur_data": frames | {"interp": interp}, "sharp_data": frames}
+    for folder, (scale, vth) in recipe.spike_folders.items():
+        sensor = {"spike_add": window.margin, "vth": vth, "no_noise": not recipe.noise, "seed": recipe.seed}
+        wanted[folder] = frames | {"interp": interp, "scale": scale} | sensor
+    record, unknown = read_record(split), []
+    for folder, options in wanted.items():
+        if folder.split("_")[0] not in recipe.outputs:
+            continue
+        known, filled = record.get(folder), any(path.is_file() for path in (split / folder).glob("[!.]*/[!.]*"))
+        if filled and known is None:
+            unknown.append(folder)
+            continue
+        for flag, value in options.items() if filled else ():
+            if (other := known.get(flag)) != value:
+                more = ", or further thresholds after that one (--vth V W)" if flag == "vth" else ""
+                raise ValueError(
+                    f"{split / folder} was made with --{flag} {other}, not {value} ({RECORD}); give the same{more}, "
+                    "choose another --out, or remove that folder"
+                )
+        record[folder] = options
+    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    path = split / RECORD
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return unknown
 
 
 class Film:
@@ -292,7 +370,7 @@ class _Sample:
 
     start: int
     blur_path: Path | None
-    spike_paths: dict[tuple[int, float], Path]
+    spike_paths: dict[str, Path]
     total: np.ndarray | None = None
     recorders: dict = field(default_factory=dict)
 
@@ -334,12 +412,9 @@ class Sequence:
             blur = self._missing("blur", "blur_data", f"{name}.png")
             spikes = {}
             if recipe.has_spikes(start, count):
-                for index, vth in enumerate(recipe.vth):
-                    for scale in (recipe.scale, *((1,) if recipe.full else ())):
-                        folder = "spike_full" if scale == 1 and recipe.full else "spike_data"
-                        path = self._missing("spike", folder + (f"_vth{vth:g}" if index else ""), f"{name}.dat")
-                        if path is not None:
-                            spikes[scale, vth] = path
+                for folder in recipe.spike_folders:
+                    if (path := self._missing("spike", folder, f"{name}.dat")) is not None:
+                        spikes[folder] = path
             if blur is not None or spikes:
                 self.samples.append(_Sample(start, blur, spikes))
                 margin = window.margin if spikes else 0
@@ -394,8 +469,8 @@ class Sequence:
                     seconds["spikes"] += clock() - begun
                     if position == self.recipe.window.length + self.recipe.window.margin - 1:
                         begun = clock()
-                        for key in reversed(sample.spike_paths):  # the first threshold's last: then the sample exists
-                            sample.recorders[key].write(sample.spike_paths[key])
+                        for folder in reversed(sample.spike_paths):  # spike_data's last: then the sample exists
+                            sample.recorders[folder].write(sample.spike_paths[folder])
                         seconds["spikes"] += clock() - begun
                         written += len(sample.spike_paths)
                         sample.recorders.clear()
@@ -410,15 +485,15 @@ class Sequence:
         return Done(self.film.name, written, self.before, done, seconds)
 
     def _expose(self, sample: _Sample, frame: np.ndarray, lights: dict[int, np.ndarray]) -> None:
-        for key, path in sample.spike_paths.items():
-            scale, vth = key
+        for folder, path in sample.spike_paths.items():
+            scale, vth = self.recipe.spike_folders[folder]
             if scale not in lights:
                 lights[scale] = seen_by_spike_camera(frame, scale)
-            if key not in sample.recorders:
+            if folder not in sample.recorders:
                 seed = sample_seed(self.recipe.seed, self.film.name, path.stem)
                 frames, noise = self.recipe.window.total, self.recipe.noise
-                sample.recorders[key] = SpikeRecorder(lights[scale].shape, frames, vth, seed, noise)
-            sample.recorders[key].expose(lights[scale])
+                sample.recorders[folder] = SpikeRecorder(lights[scale].shape, frames, vth, seed, noise)
+            sample.recorders[folder].expose(lights[scale])
 
 
 def _mean(total: np.ndarray, count: int) -> np.ndarray:

@@ -8,7 +8,7 @@
 The raw folder holds one folder of numbered images per sequence (or the images themselves). blur_data, spike_data and
 sharp_data come beside it, as the official scripts make them (codes/prepare.py says what of which frames). The published
 figures used XVFI for the frames between; feed its output with --interp none. The same command goes on where it was
-interrupted; what exists is not made again.
+interrupted; what exists is not made again. prepared.json keeps the options: with others, a folder is not added to.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from tqdm import tqdm  # noqa: E402
 
 from codes.cli import Parser, command, one_line  # noqa: E402
 from codes.interpolate import INTERPOLATORS  # noqa: E402
-from codes.prepare import IMAGES, OUTPUTS, VIDEOS, Done, Film, Recipe, Sequence  # noqa: E402
+from codes.prepare import IMAGES, OUTPUTS, VIDEOS, Done, Film, Recipe, Sequence, record_options  # noqa: E402
 from codes.spike import ExposureWindow  # noqa: E402
 from scripts.make_demo_data import at_least  # noqa: E402
 
@@ -159,6 +159,8 @@ def run_all(sources: list[Path], recipe: Recipe, interp: str, out: Path, workers
                 print(f"{source}: frames of {height}x{width} are cropped to {rows}x{columns}")
         except (OSError, ValueError, cv2.error) as error:
             failed[source] = one_line(error)
+    for folder in record_options(out, recipe, interp) if len(failed) < len(sources) else ():
+        print(f"{out / folder}: files from before, with options that are not known; what is missing is added")
     context = multiprocessing.get_context("spawn")  # OpenCV's threads do not survive a fork
     progress = context.Queue()
     todo = [source for source in sources if source not in failed]

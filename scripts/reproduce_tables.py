@@ -56,6 +56,7 @@ from codes.neighbours import (  # noqa: E402
     stir_instants,
     stir_loss,
 )
+from codes.prepare import read_record  # noqa: E402
 from codes.run import provenance  # noqa: E402
 from codes.sdm import Teacher  # noqa: E402
 from codes.spike import EXPOSURE, evenly, mirrored_windows, tfp  # noqa: E402
@@ -300,6 +301,11 @@ def thresholds(cfg: TablesConfig) -> list[float]:
     if cfg.vth:
         return [cfg.vth]
     test = Path(cfg.base_folder) / "test"
+    if (vth := read_record(test).get("spike_data", {}).get("vth", 1)) != 1:
+        raise ValueError(
+            f"{test / 'spike_data'} holds spikes of Vth {vth:g}, not 1 (prepared.json); "
+            f"rename it to spike_data_vth{vth:g}"
+        )
     return [
         v for v in (1, 2, 4) if (test / f"spike_data_vth{v}").is_dir() or (v == 1 and (test / "spike_data").is_dir())
     ]

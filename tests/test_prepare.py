@@ -89,7 +89,7 @@ def test_official_recipe(interpolated, tmp_path):
             if raw % 13 in (0, 2, 4, 6, 8, 10, 12):
                 expected[f"sharp_data/{name}/{raw:06}.png"] = film[8 * raw]
     assert len([name for name in expected if name.endswith(".dat")]) == 2
-    assert set(files(tmp_path)) == set(expected)
+    assert set(files(tmp_path)) == {*expected, "prepared.json"}
     for name, value in expected.items():
         found = read_dat(tmp_path / name, 4, 8) if name.endswith(".dat") else read_image(tmp_path / name)
         np.testing.assert_array_equal(found, value, err_msg=name)
@@ -115,14 +115,73 @@ def test_one_pass_equals_the_steps_whatever_the_order(interpolated, tmp_path):
     assert "0 files written" in out
     call("scripts/prepare_gopro.py", *argv[:-3], tmp_path / "c", "--seed", 1)
     other = files(tmp_path / "c")
-    assert {name for name in whole if whole[name] != other[name]} == {"spike_data/GOPR01/000019.dat"}
+    assert {name for name in whole if whole[name] != other[name]} == {"spike_data/GOPR01/000019.dat", "prepared.json"}
+
+
+def test_a_folder_holds_one_recipe(interpolated, tmp_path):
+    """Of a finished folder nothing is written, so it is easily taken for what was asked for."""
+    root, _ = interpolated
+    out = tmp_path / "out"
+    argv = ["--raw_folder", root, "--interp", "none", "--out", out, "--workers", 1]
+    call("scripts/prepare_gopro.py", *argv)
+    whole = files(out)
+    for more, says in (
+        (["--vth", 2, 4], "spike_data was made with --vth 1.0, not 2.0"),
+        (["--scale", 2], "spike_data was made with --scale 4, not 2"),
+        (["--seed", 3], "spike_data was made with --seed 0, not 3"),
+        (["--no_noise"], "spike_data was made with --no_noise False, not True"),
+        (["--spike_add", 4], "spike_data was made with --spike_add 20, not 4"),
+        (["--interp", "linear"], "blur_data was made with --interp none, not linear"),
+        (["--num_inter", 3, "--overlap_len", 3], "blur_data was made with --num_inter 7, not 3"),
+    ):
+        if "--interp" in more:  # a folder of raw frames alone
+            raw = tmp_path / "raw"
+            for path in root.glob("*/[0-9]*.png"):
+                if "_" not in path.name:
+                    (raw / path.parent.name).mkdir(parents=True, exist_ok=True)
+                    shutil.copy(path, raw / path.parent.name)
+            more = [*more, "--raw_folder", raw]
+        elif "--num_inter" in more:
+            raw = tmp_path / "sparse"
+            for path in root.glob("*/*.png"):
+                if path.stem[-2] != "_" or path.stem[-1] in "135":
+                    number = {"1": "0", "3": "1", "5": "2"}.get(path.stem[-1]) if path.stem[-2] == "_" else None
+                    name = path.name if number is None else f"{path.stem[:-1]}{number}.png"
+                    (raw / path.parent.name).mkdir(parents=True, exist_ok=True)
+                    shutil.copy(path, raw / path.parent.name / name)
+            more = [*more, "--raw_folder", raw]
+        error = refused("scripts/prepare_gopro.py", *argv, *more)
+        assert says in error and "choose another --out" in error, error
+        assert files(out) == whole
+    assert "(--vth V W)" in refused("scripts/prepare_gopro.py", *argv, "--vth", 2)
+    call("scripts/prepare_gopro.py", *argv, "--vth", 1, 2, "--multi", "--spike_full")  # what only adds is welcome
+    more = files(out)
+    assert {name: more[name] for name in whole if name != "prepared.json"}.items() <= more.items()
+    assert len(list(out.glob("spike_data_vth2/*/*.dat"))) == len(list(out.glob("spike_full/*/*.dat"))) == 1
+    shutil.rmtree(out / "spike_data")  # what was removed may be made otherwise
+    call("scripts/prepare_gopro.py", *argv, "--vth", 2)
+    assert (out / "spike_data/GOPR01/000019.dat").read_bytes() == more["spike_data_vth2/GOPR01/000019.dat"]
+    (out / "prepared.json").write_text('{"spike_data": 1}')
+    assert "prepared.json is damaged" in refused("scripts/prepare_gopro.py", *argv)
+    (out / "prepared.json").unlink()  # as earlier versions left it
+    said, _ = call("scripts/prepare_gopro.py", *argv)
+    assert said.count("with options that are not known") == 3 and "0 files written" in said
+    assert files(out)["prepared.json"] == b"{}\n"
+
+
+def test_both_kinds_of_spikes_where_they_have_one_size(interpolated, tmp_path):
+    root, _ = interpolated
+    argv = ["--raw_folder", root, "--interp", "none", "--out", tmp_path / "out", "--workers", 1]
+    call("scripts/prepare_gopro.py", *argv, "--scale", 1, "--spike_full")
+    found = [(tmp_path / "out" / kind / "GOPR01/000019.dat").read_bytes() for kind in ("spike_data", "spike_full")]
+    assert found[0] == found[1] and len(found[0]) == 137 * 16 * 32 // 8
 
 
 def test_default_output_lies_beside(interpolated, tmp_path):
     root, _ = interpolated
     copy = shutil.copytree(root, tmp_path / "test" / "raw_data")
     call("scripts/blur_syn.py", "--raw_folder", copy)
-    assert {path.name for path in (tmp_path / "test").iterdir()} == {"raw_data", "blur_data"}
+    assert {path.name for path in (tmp_path / "test").iterdir()} == {"raw_data", "blur_data", "prepared.json"}
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
@@ -278,7 +337,7 @@ def test_frames_by_other_names(interpolated, tmp_path):
     call("scripts/blur_syn.py", "--raw_folder", tmp_path / "raw", "--out", tmp_path / "out")
     call("scripts/blur_syn.py", "--raw_folder", root, "--out", tmp_path / "official")
     official = files(tmp_path / "official")
-    assert files(tmp_path / "out") == {name: value for name, value in official.items() if "GOPR02" in name}
+    assert files(tmp_path / "out") == {name: value for name, value in official.items() if "GOPR01" not in name}
     write_image(tmp_path / "raw" / "GOPR02" / "again.7.ppm", films["GOPR02"][0])
     _, err = call("scripts/blur_syn.py", "--raw_folder", tmp_path / "raw", "--out", tmp_path / "no", code=2)
     assert "have the same number" in err

@@ -170,6 +170,14 @@ def test_predictions_that_are_missing_are_named(two, images, tmp_path):
     assert "names 'A' twice" in refused(SCRIPT, *argv, "--predictions", f"A={images}", "--predictions", f"A={images}")
 
 
+def test_spikes_of_another_threshold_are_not_taken_for_vth_1(two, tmp_path):
+    """prepare_gopro.py --vth 2 alone fills spike_data; its record says so."""
+    (two / "test" / "prepared.json").write_text('{"spike_data": {"vth": 2.0}}')
+    argv = ["--table", "sequence", "--base_folder", two, "--out", tmp_path / "out", "--methods", "blur"]
+    error = refused(SCRIPT, *argv, "--metrics", "psnr", "--workers", 0)
+    assert "holds spikes of Vth 2, not 1" in error and "rename it to spike_data_vth2" in error
+
+
 def test_methods_without_weights_are_left_out(tiny, tmp_path, monkeypatch):
     def absent(weights, device, tile=0):
         raise FileNotFoundError("no weights absent.pth: train it")

@@ -47,6 +47,7 @@ from codes.run import provenance  # noqa: E402
 from codes.sdm import Teacher  # noqa: E402
 from codes.simulate import inherent_noise, integrate_and_fire, spikes_from_frames  # noqa: E402
 from codes.spike import EXPOSURE, mirrored_windows, read_dat, spike_window, spike_windows, tfp, write_dat  # noqa: E402
+from codes.student import SANStudent  # noqa: E402
 from scripts import textbook  # noqa: E402
 from scripts.make_demo_data import at_least  # noqa: E402
 from scripts.measuring import FlopCounter, copy_rate, matrix_rate, peak_memory, timed  # noqa: E402
@@ -186,21 +187,25 @@ class Bench:
             Line("sensor, noise, packing", sensor, naive_sensor, 4 * cube + packed),
         ]
 
+    @staticmethod
+    def step(network, loss: Callable) -> Callable:
+        """A training step without the update, so that both ways stay comparable; it returns loss and gradient norm."""
+
+        def run():
+            network.zero_grad(set_to_none=True)
+            value = loss()
+            value.backward()
+            norm = torch.stack([p.grad.float().norm() for p in network.parameters() if p.grad is not None]).norm()
+            return torch.stack([value.detach(), norm])
+
+        return run
+
     def training_lines(self) -> list[Line]:
-        """Training steps without the update, so that both ways stay comparable; they return loss and gradient norm."""
+        """Training steps."""
+        step = self.step
         (bsn, sr, ldn), (nbsn, nsr, nldn) = self.networks, self.twins
         blur, spike, instants = self.blur, self.spike, self.instants
         noisy = tfp(spike, EXPOSURE.centre, 9)
-
-        def step(network, loss):
-            def run():
-                network.zero_grad(set_to_none=True)
-                value = loss()
-                value.backward()
-                norm = torch.stack([p.grad.float().norm() for p in network.parameters() if p.grad is not None]).norm()
-                return torch.stack([value.detach(), norm])
-
-            return run
 
         def bsn_loss():
             with self.autocast():
@@ -327,7 +332,7 @@ class Bench:
         ]
 
     def neighbour_lines(self) -> list[Line]:
-        """The neighbours' methods (codes/methods.py) on a whole frame, at the centre of the exposure."""
+        """A training step of SAN; the neighbours' methods (codes/methods.py) on a whole frame, at the centre."""
         blur, stream, centre = self.whole, self.stream, [EXPOSURE.centre]
         methods = {
             name: load_method(name, Weights(random=True), self.device) for name in ("san", "stir", "spkdeblurnet")
@@ -358,14 +363,26 @@ class Bench:
             return wrapped
 
         ways = {"san": naive_san, "stir": naive_stir, "spkdeblurnet": naive_spkdeblurnet}
-        return [
+        student = place(SANStudent(), self.device)
+        naive = textbook.twin(student)
+        side = min(self.crop, 128)
+        image, events = self.blur[..., :side, :side], self.spike[:, :96, : side // 4, : side // 4]
+
+        def san_loss():
+            with self.autocast():
+                output = student(image, events[:, None])[:, 0]
+            return F.mse_loss(output.float(), image)
+
+        naive_step = self.step(naive, lambda: F.mse_loss(naive(events, image)[0], image))
+        step = Line(f"SAN step, crop {side}, 1 instant", self.step(student, san_loss), naive_step, tolerance=1e-3)
+        return [step] + [
             Line(
                 f"{methods[name].title} {self.height}x{self.width}",
                 self.inference(lambda name=name: methods[name].start(blur, stream)(centre)[:, 0]),
-                plain(naive),
+                plain(way),
                 tolerance=1e-3,
             )
-            for name, naive in ways.items()
+            for name, way in ways.items()
         ]
 
     def lines(self) -> list[Line]:

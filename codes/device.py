@@ -90,8 +90,11 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
 
 def compiled(network: nn.Module, say: Callable[[str], None]) -> Callable:
     """``network`` through torch.compile; itself from the first failure on, which ``say`` is told in one line."""
-    with contextlib.suppress(AttributeError):  # else the gradient is compiled within backward(), past what falls back
-        torch._functorch.config.force_non_lazy_backward_lowering = True
+    with contextlib.suppress(ImportError, AttributeError):  # of this PyTorch; takes a second, so not at the top
+        from torch._functorch import config
+
+        # Else the gradient is compiled within backward(), past what falls back here.
+        config.force_non_lazy_backward_lowering = True
     ways = [torch.compile(network), network]
 
     def call(*inputs):

@@ -90,13 +90,13 @@ def command(main: Callable[[], None]) -> None:
 
 def advice_on_memory(error: RuntimeError) -> str:
     """What to do about an error of PyTorch that comes from too little memory, in one line; '' for any other."""
-    text = " ".join(str(error).split())
-    what = text[:120]
+    text, what = str(error), one_line(error)[:120]
     if "DefaultCPUAllocator" in text:
         return f"out of memory ({what}); try a smaller --bs or --roi_size"
     if isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "ALLOC_FAILED" in text:
         return f"out of memory on the device ({what}); try a smaller --bs, --roi_size or --precision bf16"
-    if "DataLoader worker" in text or "shared memory" in text:
+    # An error that a loader process reports itself has another beginning.
+    if text.startswith("DataLoader worker (pid") or "shared memory object" in text or "(shm)" in text:
         return (
             f"a loader process ended ({what}); if memory ran short, try fewer --workers or a smaller --bs, in Docker a "
             "larger --shm-size; the same command goes on"

@@ -301,7 +301,7 @@ def thresholds(cfg: TablesConfig) -> list[float]:
     if cfg.vth:
         return [cfg.vth]
     test = Path(cfg.base_folder) / "test"
-    if (vth := read_record(test).get("spike_data", {}).get("vth", 1)) != 1:
+    if (test / "spike_data").is_dir() and (vth := read_record(test).get("spike_data", {}).get("vth", 1)) != 1:
         raise ValueError(
             f"{test / 'spike_data'} holds spikes of Vth {vth:g}, not 1 (prepared.json); "
             f"rename it to spike_data_vth{vth:g}"

@@ -13,7 +13,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from codes import methods
-from scripts.reproduce_tables import TablesConfig, peak_of
+from scripts.reproduce_tables import TablesConfig, peak_of, thresholds
 from tests.conftest import call, refused
 
 SCRIPT = "scripts/reproduce_tables.py"
@@ -176,6 +176,9 @@ def test_spikes_of_another_threshold_are_not_taken_for_vth_1(two, tmp_path):
     argv = ["--table", "sequence", "--base_folder", two, "--out", tmp_path / "out", "--methods", "blur"]
     error = refused(SCRIPT, *argv, "--metrics", "psnr", "--workers", 0)
     assert "holds spikes of Vth 2, not 1" in error and "rename it to spike_data_vth2" in error
+    shutil.rmtree(two / "test" / "spike_data_vth2")
+    (two / "test" / "spike_data").rename(two / "test" / "spike_data_vth2")  # as advised
+    assert thresholds(TablesConfig(base_folder=str(two))) == [2]
 
 
 def test_methods_without_weights_are_left_out(tiny, tmp_path, monkeypatch):

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from codes.checkpoint import load_weights
-from codes.cli import command
-from codes.config import Config, option, parse_config
 from codes.dataset import SpikeData
-from codes.evaluate import Row, evaluate, test
+from codes.engine.checkpoint import load_weights
+from codes.engine.command import command
+from codes.engine.options import Config, option, parse_config
+from codes.engine.run import Run
+from codes.engine.schedule import cosine
 from codes.image import grey
 from codes.model.bsn_model import BSN
-from codes.run import Run
-from codes.schedule import cosine
+from codes.report.evaluation import Row, evaluate, test
 from codes.spike import EXPOSURE, tfp
 
 

@@ -18,22 +18,25 @@ from typing import Literal
 import numpy as np
 import torch
 
-from codes.checkpoint import load_weights
-from codes.cli import command
-from codes.config import Config, option, parse_config
+from codes.baselines.san_student import SANStudent
+from codes.baselines.stir_model import FRAMES, STIR
 from codes.dataset import SpikeData
-from codes.evaluate import Row, evaluate, test
+from codes.engine.checkpoint import load_weights
+from codes.engine.command import command
+from codes.engine.options import Config, option, parse_config
+from codes.engine.run import Run
+from codes.engine.schedule import cosine
+from codes.engine.students import load_student
+from codes.engine.textures import cached_textures
+from codes.errors import InputError
 from codes.losses import TeacherLoss, reblur_loss, spike_loss
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
-from codes.model.stir_model import FRAMES, STIR
-from codes.run import Run
-from codes.schedule import cosine
+from codes.report.evaluation import Row, evaluate, test
 from codes.sdm import Teacher
 from codes.spike import EXPOSURE, hold_out
-from codes.student import SANStudent, Student, exposure_gain, load_student, student_input
-from codes.textures import cached_textures
+from codes.student import Student, exposure_gain, student_input
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def load_teacher(cfg: DeblurConfig, run: Run) -> Teacher:
     hint = "train it (train_bsn.py, train_sr.py), fetch it (README, 'Weights'), or give --teacher sdm, which needs none"
     sr = load_weights(EDSR(), cfg.sr_path, hint)
     if cfg.short == "stir":
-        stir = load_weights(STIR(), cfg.stir_path, "train it (train_supervised.py), or see model/README.md")
+        stir = load_weights(STIR(), cfg.stir_path, "train it (scripts/baselines), or see model/README.md")
         return run.place(Teacher.cascade(stir, sr, FRAMES, raw=True))
     return run.place(Teacher.cascade(load_weights(BSN(), cfg.bsn_path, hint), sr, cfg.spike_bsn_len))
 
@@ -144,13 +147,13 @@ def main() -> None:
     """Train, or evaluate with ``--test_mode``."""
     cfg = parse_config(DeblurConfig, description=__doc__)
     if cfg.teacher_cache and (cfg.instants or cfg.teacher == "sharp"):
-        raise ValueError("--teacher_cache keeps textures at fixed instants; leave out --instants and --teacher sharp")
+        raise InputError("--teacher_cache keeps textures at fixed instants; leave out --instants and --teacher sharp")
     if cfg.teacher_cache and len(cfg.train_vth) > 1:
-        raise ValueError("--teacher_cache keeps the textures of one threshold; give --train_vth one, or leave it out")
+        raise InputError("--teacher_cache keeps the textures of one threshold; give --train_vth one, or leave it out")
     if cfg.student == "san" and (cfg.roi_size % 64 or cfg.student_spikes != "frames"):
-        raise ValueError("--student san needs a --roi_size that is a multiple of 64, and --student_spikes frames")
+        raise InputError("--student san needs a --roi_size that is a multiple of 64, and --student_spikes frames")
     if cfg.teacher == "sharp" and cfg.instants > 7:
-        raise ValueError(f"--instants {cfg.instants}: --teacher sharp has 7")
+        raise InputError(f"--instants {cfg.instants}: --teacher sharp has 7")
     data = {"use_small": cfg.use_small, "vth": cfg.vth, "cache": cfg.cache, "skip_bad": cfg.skip_bad_samples}
     with Run(cfg, "SAN" if cfg.student == "san" else "DeblurNet") as run:
         if cfg.test_mode:

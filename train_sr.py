@@ -14,15 +14,15 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-from codes.checkpoint import load_weights
-from codes.cli import command
-from codes.config import Config, option, parse_config
 from codes.dataset import SpikeData
-from codes.evaluate import Row, evaluate, test
+from codes.engine.checkpoint import load_weights
+from codes.engine.command import command
+from codes.engine.options import Config, option, parse_config
+from codes.engine.run import Run
 from codes.image import grey
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
-from codes.run import Run
+from codes.report.evaluation import Row, evaluate, test
 from codes.sdm import Enlarge, Teacher, sdm
 from codes.spike import EXPOSURE, tfp
 

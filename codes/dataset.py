@@ -11,18 +11,14 @@ without splits. A sample exists when its .dat exists; sizes are read from the da
 """
 
 import errno
-import os
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
-from codes import distributed
 from codes.cache import ArrayCache
-from codes.cli import one_line
+from codes.errors import InputError, MissingFileError, one_line
 from codes.image import read_image, to_float
 from codes.spike import EXPOSURE, count_frames, frame_bytes, read_dat
 
@@ -63,7 +59,7 @@ class SpikeData(torch.utils.data.Dataset):
         scale: image pixels per spike pixel, each way: 2 for a data set that was prepared with ``--scale 2``.
 
     Attributes:
-        textures: where whole-frame textures of the teacher lie (:mod:`codes.textures`), if anywhere; a sample then
+        textures: where whole-frame textures of the teacher lie, if anywhere; a sample then
             has ``textures`` float16 ``(1 + M, H, W)``, cropped like ``blur``.
 
     Raises:
@@ -92,9 +88,9 @@ class SpikeData(torch.utils.data.Dataset):
         scale: int = SCALE,
     ):
         if data_type not in ("GOPRO", "real"):
-            raise ValueError(f"data_type '{data_type}'; expected 'GOPRO' or 'real'")
+            raise InputError(f"data_type '{data_type}'; expected 'GOPRO' or 'real'")
         if use_roi and (roi_size < SCALE or roi_size % SCALE):
-            raise ValueError(f"--roi_size is {roi_size}; a crop on the spike grid needs a multiple of {SCALE}")
+            raise InputError(f"--roi_size is {roi_size}; a crop on the spike grid needs a multiple of {SCALE}")
         self.scale = 1 if spike_full else scale
         self.use_roi, self.roi_size, self.seed, self.size = use_roi, roi_size, seed, size
         self.use_sharp = use_sharp if data_type == "GOPRO" else False
@@ -108,7 +104,7 @@ class SpikeData(torch.utils.data.Dataset):
         self.spike_paths = sorted(path for path in spike_folder.glob("*/*.dat") if path.name[0] != ".")
         if not self.spike_paths:
             what = "holds no */*.dat files" if spike_folder.is_dir() else "does not exist"
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"no samples: {spike_folder} {what}; expected "
                 f"{Path(root_dir)}/{{train,test}}/{spike_folder.name}/<sequence>/<frame>.dat "
                 "(README, 'Data'); is --base_folder right?"
@@ -134,7 +130,7 @@ class SpikeData(torch.utils.data.Dataset):
     @staticmethod
     def _split_folder(root: Path, data_type: str, stage: str) -> Path:
         if not root.is_dir():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"no data set: the folder {root} does not exist; give --base_folder (README, 'Data')"
             )
         folder = root / stage
@@ -142,7 +138,7 @@ class SpikeData(torch.utils.data.Dataset):
             return root
         if not folder.is_dir():
             inside = ", ".join(sorted(path.name for path in root.iterdir())[:5]) or "nothing"
-            raise FileNotFoundError(f"no split '{stage}': the folder {folder} does not exist; {root} holds {inside}")
+            raise MissingFileError(f"no split '{stage}': the folder {folder} does not exist; {root} holds {inside}")
         return folder
 
     def _spike_folder(self, name: str, vth: float) -> Path:
@@ -168,7 +164,7 @@ class SpikeData(torch.utils.data.Dataset):
         if self.use_sharp != "sequence":
             return [stem]
         if not stem.isdecimal():
-            raise ValueError(f"{spike_path}: the sequence protocol needs a frame number as name, as 000019.dat")
+            raise InputError(f"{spike_path}: the sequence protocol needs a frame number as name, as 000019.dat")
         return [f"{int(stem) + offset:0{len(stem)}}" for offset in EXPOSURE.sequence_offsets]
 
     @staticmethod
@@ -187,7 +183,7 @@ class SpikeData(torch.utils.data.Dataset):
         index, epoch = item if isinstance(item, tuple) else (item, 0)
         try:
             return self._read(index, epoch, self.roi_size if self.use_roi else 0)
-        except (OSError, ValueError) as error:
+        except (OSError, InputError) as error:
             if not self.skip_bad:
                 raise
             return {"name": self._name(self.spike_paths[index]), "fault": one_line(error)}
@@ -219,12 +215,12 @@ class SpikeData(torch.utils.data.Dataset):
         blur = self._image(blur_path)
         height, width = blur.shape[:2]
         if height % SCALE or width % SCALE:
-            raise ValueError(
+            raise InputError(
                 f"{blur_path} is {height}x{width}; both sides must be multiples of {SCALE}, the scale of the spikes: "
                 "crop it"
             )
         if (self.size[0] or height, self.size[1] or width) != (height, width):
-            raise ValueError(
+            raise InputError(
                 f"{blur_path} is {height}x{width}, but --height and --width ask for "
                 f"{self.size[0] or 'any'}x{self.size[1] or 'any'}"
             )
@@ -232,7 +228,7 @@ class SpikeData(torch.utils.data.Dataset):
         frames = count_frames(spike_path, *spike_size)
         if frames != EXPOSURE.total:
             hint = self._other_scale(spike_path, height, width)
-            raise ValueError(
+            raise InputError(
                 f"{spike_path} holds {spike_path.stat().st_size} bytes; {EXPOSURE.total} frames of "
                 f"{spike_size[0]}x{spike_size[1]} (the image {height}x{width} / {self.scale}) are "
                 f"{EXPOSURE.total * frame_bytes(*spike_size)}: truncated, or not made for this image{hint}"
@@ -241,7 +237,7 @@ class SpikeData(torch.utils.data.Dataset):
         rows = columns = spike_rows = spike_columns = slice(None)
         if side:
             if side > min(height, width):
-                raise ValueError(
+                raise InputError(
                     f"--roi_size {side} is larger than the image {blur_path} ({height}x{width}); "
                     f"choose at most {min(height, width)}"
                 )
@@ -256,7 +252,7 @@ class SpikeData(torch.utils.data.Dataset):
         if self.textures and side:
             textures = self.textures.read(spike_path)
             if textures is None or textures.shape[1:] != (height, width):
-                raise ValueError(
+                raise InputError(
                     f"{self.textures.folder} has no textures of {spike_path} as it is now; the same command makes them"
                 )
             sample["textures"] = torch.from_numpy(textures[:, rows, columns].copy())
@@ -266,7 +262,7 @@ class SpikeData(torch.utils.data.Dataset):
             for path in self.sharp_paths[index * count : (index + 1) * count]:
                 sharp = self._image(path)
                 if sharp.shape != blur.shape:
-                    raise ValueError(f"{path} is {sharp.shape[0]}x{sharp.shape[1]}, its blurry image {height}x{width}")
+                    raise InputError(f"{path} is {sharp.shape[0]}x{sharp.shape[1]}, its blurry image {height}x{width}")
                 sharps.append(torch.from_numpy(to_float(sharp[rows, columns])))
             sample["sharp"] = sharps[count // 2]
             if count > 1:
@@ -278,91 +274,3 @@ class SpikeData(torch.utils.data.Dataset):
                     value = torch.rot90(value, turns, (-2, -1))
                     sample[key] = (value.flip(-1) if mirrored else value).contiguous()
         return sample
-
-
-class BatchPlan:
-    """The order of training, decided by the seed: an iterator over batches of (index, epoch).
-
-    Several ranks draw the same batches, and each takes every ``world``-th sample of them. Where a batch has fewer
-    samples than there are ranks, the others take its first one, with a :meth:`share` of 0.
-
-    Args:
-        samples: number of samples.
-        batch_size: samples in a batch, over all ranks; the last batch of an epoch may be smaller.
-        seed: seed of the order.
-        first_epoch, first_batch: where to begin, to continue an interrupted run.
-        rank, world: whose share is asked for, of how many.
-    """
-
-    def __init__(
-        self,
-        samples: int,
-        batch_size: int,
-        seed: int,
-        first_epoch: int = 0,
-        first_batch: int = 0,
-        rank: int = 0,
-        world: int = 1,
-    ):
-        self.samples, self.batch_size, self.seed = samples, batch_size, seed
-        self.first_epoch, self.first_batch = first_epoch, first_batch
-        self.rank, self.world = rank, world
-
-    @property
-    def batches(self) -> int:
-        """Batches in an epoch."""
-        return -(-self.samples // self.batch_size)
-
-    def share(self, batch: int) -> float:
-        """What part of the samples of an epoch's batch number ``batch`` is this rank's."""
-        size = min(self.batch_size, self.samples - batch * self.batch_size)
-        return len(range(self.rank, size, self.world)) / size
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, first = self.first_epoch, self.first_batch
-        while True:
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.samples)
-            for batch in range(first, self.batches):
-                chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-                own = chosen[self.rank :: self.world]
-                yield [(int(index), epoch) for index in (own if len(own) else chosen[:1])]
-            epoch, first = epoch + 1, 0
-
-
-def loader(dataset: SpikeData, batch_sampler=None, workers: int = -1, pin: bool = False) -> torch.utils.data.DataLoader:
-    """A loader over ``batch_sampler``, or one by one in order.
-
-    Args:
-        dataset: the data set.
-        batch_sampler: for example a :class:`BatchPlan`.
-        workers: loader processes; -1 is one per core, at most 4 (of several ranks, each its part of the cores).
-        pin: pinned memory, for a GPU.
-    """
-    if workers < 0:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(4, max(1, cores // distributed.launched_here()))
-    order = {"batch_sampler": batch_sampler} if batch_sampler is not None else {"batch_size": 1}
-    # A forked child that inherits OpenCV's thread pool can wait for it for ever; the processes are the parallelism.
-    cv2.setNumThreads(0)
-    return torch.utils.data.DataLoader(
-        dataset,
-        num_workers=workers,
-        pin_memory=pin,
-        worker_init_fn=_leave_signals_to_parent,
-        collate_fn=_collate,
-        **order,
-    )
-
-
-def _collate(samples: list[dict]) -> dict:
-    """A batch of the samples that could be read; ``faults``, if there are any, has the others: name -> why."""
-    faults = {sample["name"]: sample["fault"] for sample in samples if "fault" in sample}
-    good = [sample for sample in samples if "fault" not in sample]
-    batch = torch.utils.data.default_collate(good) if good else {}
-    return {**batch, "faults": faults} if faults else batch
-
-
-def _leave_signals_to_parent(_worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the parent decides, and ends its loaders."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 
+from codes.errors import InputError
 from codes.files import replacing, write_bytes
 
 GREY_WEIGHTS = (0.11, 0.59, 0.3)
@@ -41,7 +42,7 @@ def read_image(path) -> np.ndarray:
     except cv2.error:  # a header that asks for more pixels than OpenCV allows
         image = None
     if image is None:
-        raise ValueError(f"{path} is no image that can be decoded ({encoded.size} bytes); replace or remove it")
+        raise InputError(f"{path} is no image that can be decoded ({encoded.size} bytes); replace or remove it")
     return image
 
 
@@ -82,7 +83,7 @@ def write_image(path, image: np.ndarray) -> None:
     with replacing(path) as temporary:
         done, encoded = cv2.imencode(Path(path).suffix, image)
         if not done:
-            raise ValueError(f"{path}: OpenCV writes no such format")
+            raise InputError(f"{path}: OpenCV writes no such format")
         write_bytes(temporary, encoded)
 
 
@@ -152,7 +153,7 @@ class AnimationWriter:
             code = cv2.VideoWriter_fourcc(*"mp4v")
             self.writer = cv2.VideoWriter(str(self.temporary), code, self.fps, (width, height))
             if not self.writer.isOpened():
-                raise ValueError(f"{self.path}: OpenCV opens no writer for this format")
+                raise InputError(f"{self.path}: OpenCV opens no writer for this format")
         self.writer.write(np.ascontiguousarray(frame[:height, :width]))
 
     def __exit__(self, *error) -> None:

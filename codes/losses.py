@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from codes.errors import InputError
 from codes.image import grey
 from codes.metrics import lpips_network
 
@@ -27,7 +28,7 @@ def gaussian_ssim(im1: torch.Tensor, im2: torch.Tensor) -> torch.Tensor:
         ``(B,)``, the mean over pixels and channels.
     """
     if min(im1.shape[-2:]) < SSIM_WINDOW:
-        raise ValueError(f"the SSIM loss needs crops of at least 11x11 pixels, not {im1.shape[-2]}x{im1.shape[-1]}")
+        raise InputError(f"the SSIM loss needs crops of at least 11x11 pixels, not {im1.shape[-2]}x{im1.shape[-1]}")
     im1, im2 = im1.float(), im2.float()
     stack = torch.stack([im1, im2, im1 * im1 + im2 * im2, im1 * im2])
     mean1, mean2, squares, product = _GaussianBlur.apply(stack)
@@ -113,7 +114,7 @@ class TeacherLoss(nn.Module):
         self.terms = terms.split("+")
         unknown = set(self.terms) - {"lpips", "ssim", "l1"}
         if unknown:
-            raise ValueError(f"teacher loss '{unknown.pop()}'; expected lpips, ssim, l1 or a sum such as ssim+l1")
+            raise InputError(f"teacher loss '{unknown.pop()}'; expected lpips, ssim, l1 or a sum such as ssim+l1")
         self.lpips_input = lpips_input
         self.lpips = lpips_network("vgg", pretrained) if "lpips" in self.terms else None
 

@@ -13,8 +13,7 @@ import warnings
 
 import torch
 
-from codes.cli import one_line
-from codes.device import wide_float
+from codes.errors import InputError, one_line
 
 SSIM_WINDOW = 7
 
@@ -45,7 +44,7 @@ def ssim(im1: torch.Tensor, im2: torch.Tensor, zero: float = 0.0) -> torch.Tenso
     """
     height, width = im1.shape[-2:]
     if min(height, width) < SSIM_WINDOW:
-        raise ValueError(f"SSIM of an image of {height}x{width} pixels; it needs 7 each way")
+        raise InputError(f"SSIM of an image of {height}x{width} pixels; it needs 7 each way")
     count, border = SSIM_WINDOW**2, SSIM_WINDOW - 1
     sums = []
     for x, y in _strips(im1, im2, border):
@@ -109,7 +108,7 @@ def lpips_network(net: str, pretrained: bool = True):
     try:
         import lpips
     except ImportError as error:
-        raise ValueError(
+        raise InputError(
             f"LPIPS needs the packages lpips and torchvision ({error}); pip install lpips torchvision"
         ) from None
     try:
@@ -118,7 +117,7 @@ def lpips_network(net: str, pretrained: bool = True):
             network = lpips.LPIPS(net=net, verbose=False, pnet_rand=not pretrained)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
         name = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}[net]
-        raise ValueError(
+        raise InputError(
             f"LPIPS needs the weights of {net}, which could not be loaded ({one_line(error)[:100]}); fetch "
             f"https://download.pytorch.org/models/{name} and put it in {torch.hub.get_dir()}/checkpoints/, "
             + (
@@ -159,5 +158,10 @@ def compute_img_metric(im1: torch.Tensor, im2: torch.Tensor, metric: str, margin
     elif metric == "lpips":
         values = lpips(*(2 * im.clamp(0, 1).expand(-1, 3, -1, -1) - 1 for im in (im1, im2)))
     else:
-        raise ValueError(f"metric '{metric}'; expected mse, psnr, ssim or lpips")
+        raise InputError(f"metric '{metric}'; expected mse, psnr, ssim or lpips")
     return values.mean().item()
+
+
+def wide_float(device: torch.device) -> torch.dtype:
+    """float64 for long sums, or float32 on an Apple GPU, which has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from codes.errors import InputError
 from codes.spike import EXPOSURE, mirrored_windows, tfp, tfp_long
 
 
@@ -130,7 +131,7 @@ class Enlarge(nn.Module):
     def __init__(self, mode: str, scale: int = 4):
         super().__init__()
         if mode not in ("nearest", "bilinear"):
-            raise ValueError(f"enlarging '{mode}'; expected 'nearest' or 'bilinear'")
+            raise InputError(f"enlarging '{mode}'; expected 'nearest' or 'bilinear'")
         self.mode, self.scale = mode, scale
 
     def extra_repr(self) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from codes.errors import InputError
 from codes.files import replacing, write_bytes
 
 
@@ -59,13 +60,13 @@ class ExposureWindow:
     def instants(self, step: int = 24) -> tuple[int, ...]:
         """Instants of a training step, ``step`` frames apart: 20, 44, 68, 92, 116 (``--blur_step 24``)."""
         if step < 1:
-            raise ValueError(f"the step between instants is {step}; it must be at least 1")
+            raise InputError(f"the step between instants is {step}; it must be at least 1")
         return tuple(range(self.start, self.stop, step))
 
     def random_instants(self, count: int, seed) -> tuple[int, ...]:
         """One instant from each of ``count`` equal parts of the exposure; the same seed draws the same."""
         if not 1 <= count <= self.length:
-            raise ValueError(f"{count} instants; expected 1 to {self.length}")
+            raise InputError(f"{count} instants; expected 1 to {self.length}")
         rng, edges = (
             np.random.default_rng(seed),
             [self.start + part * self.length // count for part in range(count + 1)],
@@ -97,7 +98,7 @@ def evenly(exposure, count: int) -> tuple[int, ...]:
     """
     length = exposure.stop - exposure.start
     if not 1 <= count <= length:
-        raise ValueError(f"{count} instants of an exposure of {length} frames; expected 1 to {length}")
+        raise InputError(f"{count} instants of an exposure of {length} frames; expected 1 to {length}")
     if count == 1:
         return (exposure.start + length // 2,)
     return tuple(exposure.start + round(index * (length - 1) / (count - 1)) for index in range(count))
@@ -136,10 +137,10 @@ def read_dat(
         ValueError: the file is empty or no whole number of frames long.
     """
     if height < 1 or width < 1:
-        raise ValueError(f"a spike frame of {height}x{width} pixels cannot be; both sides must be at least 1")
+        raise InputError(f"a spike frame of {height}x{width} pixels cannot be; both sides must be at least 1")
     frames, size = count_frames(path, height, width), frame_bytes(height, width)
     if frames == 0:
-        raise ValueError(
+        raise InputError(
             f"{path} holds {Path(path).stat().st_size} bytes, not a whole number of {height}x{width} spike frames "
             f"({size} bytes each); the file is truncated or its frames have another size"
         )
@@ -170,10 +171,10 @@ def write_dat(path, spikes: np.ndarray) -> None:
     """
     spikes = np.asarray(spikes)
     if spikes.ndim != 3 or spikes.size == 0:
-        raise ValueError(f"spikes of shape {spikes.shape}; expected (T, H, W), none of them 0")
+        raise InputError(f"spikes of shape {spikes.shape}; expected (T, H, W), none of them 0")
     if spikes.dtype != bool:
         if not ((spikes == 0) | (spikes == 1)).all():
-            raise ValueError("spikes must be 0 or 1")
+            raise InputError("spikes must be 0 or 1")
         spikes = spikes.astype(bool)
     packed = pack(spikes)
     with replacing(path) as temporary:
@@ -206,7 +207,7 @@ def window(centre: int, length: int, total: int) -> slice:
             if 0 <= half <= total - 1 - half
             else (f"{total} frames allow a length of 1 to {total - 1 + total % 2}")
         )
-        raise ValueError(
+        raise InputError(
             f"spike window [{centre - half}, {centre + half + 1}) of length {length} leaves the {total}-frame stream; "
             f"{reach}"
         )
@@ -255,7 +256,7 @@ def tfp_long(spike: torch.Tensor, exposure=EXPOSURE) -> torch.Tensor:
     """
     start, stop, total = exposure.start, exposure.stop, spike.shape[-3]
     if not 0 <= start < stop <= total:
-        raise ValueError(f"the exposure [{start}, {stop}) leaves the {total}-frame stream; expected 0 <= START < END")
+        raise InputError(f"the exposure [{start}, {stop}) leaves the {total}-frame stream; expected 0 <= START < END")
     return torch.as_tensor(spike[..., start:stop, :, :]).float().mean(dim=-3, keepdim=True)
 
 
@@ -276,7 +277,7 @@ def hold_out(spike: torch.Tensor, instants, seed) -> tuple[torch.Tensor, torch.T
     total, rng = spike.shape[1], np.random.default_rng(seed)
     hidden = [(t - d, t, t + d) for t, d in zip(instants, rng.integers(1, 4, len(instants)).tolist(), strict=True)]
     if not 0 <= min(map(min, hidden)) <= max(map(max, hidden)) < total:
-        raise ValueError(f"instants {tuple(instants)} of a {total}-frame stream; expected 3 to {total - 4}")
+        raise InputError(f"instants {tuple(instants)} of a {total}-frame stream; expected 3 to {total - 4}")
     away = set().union(*hidden)
     kept = [frame for frame in range(total) if frame not in away]
     shown = spike.clone()
@@ -315,7 +316,7 @@ def mirrored_windows(spike: torch.Tensor, instants, length: int) -> torch.Tensor
     total = spike.shape[-3]
     for instant in instants:
         if not 0 <= instant < total:
-            raise ValueError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
+            raise InputError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
     starts = [instant - length // 2 for instant in instants]
     return torch.stack([_mirrored(spike, start, start + length) for start in starts], dim=1)
 
@@ -346,7 +347,7 @@ def tfi(spike: torch.Tensor, instant: int) -> torch.Tensor:
     """
     total = spike.shape[-3]
     if not 0 <= instant < total:
-        raise ValueError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
+        raise InputError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
     fired = torch.as_tensor(spike).bool()
     before, after = fired[..., : instant + 1, :, :], fired[..., instant + 1 :, :, :]
     if after.shape[-3] == 0:
@@ -364,7 +365,7 @@ def middle_tfi(spike: torch.Tensor, instant: int, reach: int = 50, both: bool = 
     The interval runs from the last spike at or before the instant to the first one after it; where one of them is not
     among the ``reach`` frames on its side, the end of the reach stands for it. Spikes of the very first frame are
     overlooked, as in both published programs. Twice this image at the middle of the exposure is what
-    :class:`codes.model.spkdeblurnet_model.SpkDeblurNet` is given.
+    :class:`codes.baselines.spkdeblurnet_model.SpkDeblurNet` is given.
 
     Args:
         spike: ``(..., T, H, W)``, tensor or array of any dtype, zeros and ones.
@@ -377,7 +378,7 @@ def middle_tfi(spike: torch.Tensor, instant: int, reach: int = 50, both: bool = 
     """
     total = spike.shape[-3]
     if not 0 <= instant < total or reach < 1:
-        raise ValueError(
+        raise InputError(
             f"TFI at instant {instant} with a reach of {reach} in {total} frames; expected an instant from 0 to "
             f"{total - 1} and a reach of at least 1"
         )

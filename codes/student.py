@@ -4,19 +4,16 @@ Officially the student (:class:`codes.model.ldn_model.Deblur_Net`) is given the 
 serves the firing threshold that it was trained at. Two things can be changed, at the same number of parameters: the
 **pyramid**, which shows it the whole stream, and the **exposure gain**, which makes spikes of any threshold as bright
 as the blurry image. A weight file says which of them it wants.
-
-:class:`SANStudent` puts another network in the LDN's place, to compare with (S-SDM's table of students).
 """
 
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from codes.checkpoint import load_weights, state_dict
+from codes.errors import InputError
 from codes.image import grey
-from codes.model.ldn_model import SPIKE_INPUTS, Deblur_Net
-from codes.model.san_model import SAN
 from codes.spike import EXPOSURE, mirrored_windows, spike_windows, tfp_long
 
 PYRAMID = (2, 2, 3, 5, 10, 20, 51)
@@ -47,7 +44,7 @@ def spike_pyramid(spike: torch.Tensor, instants) -> torch.Tensor:
     channels = []
     for instant in instants:
         if not 0 <= instant < total:
-            raise ValueError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
+            raise InputError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
         for start, stop in windows:
             first, last = min(max(instant + start, 0), total), min(max(instant + stop, 0), total)
             channels.append((sums[:, last] - sums[:, first]) / max(last - first, 1))
@@ -73,49 +70,7 @@ def exposure_gain(blur: torch.Tensor, spike: torch.Tensor, exposure=EXPOSURE) ->
     return torch.where(rate > 0, light / rate.clamp(min=1e-9), 1.0)
 
 
-class SANStudent(SAN):
-    """SAN (:mod:`codes.model.san_model`) in the LDN's place, with the same inputs and outputs and SAN's own keys.
-
-    SAN wants 96 channels of event counts: 16 spans of the exposure, 2 polarities, before, within and after the instant.
-    Spikes have no polarity, and how S-SDM gave them to SAN is not known. Here the 96 channels are the 96 spike frames
-    around the instant, about the length of the exposure, of a stream mirrored at its ends. Sizes that are no multiples
-    of 16 are padded inside with copies of the border. B,G,R, as all students.
-
-    Args:
-        gain: whether spikes are made as bright as the image first, as in :class:`Deblur_Net`; the state dict then says
-            so under the same key.
-    """
-
-    kind, spike_dim = "mirrored", 96
-
-    def __init__(self, gain: bool = False):
-        super().__init__(ev_in=self.spike_dim)
-        self.gain = gain
-        if gain:
-            self.register_buffer("spike_input", torch.tensor([SPIKE_INPUTS.index("frames"), 1]))
-
-    def forward(self, blur: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
-        """``(B, 3, H, W)`` and spikes ``(B, M, 96, h, w)`` of M instants to ``(B, M, 3, H, W)``, not clipped."""
-        image = self.encode(blur)
-        return torch.stack([self.decode(blur, image, one) for one in spike.unbind(1)], dim=1)
-
-    def encode(self, blur: torch.Tensor) -> list[torch.Tensor]:
-        """The image's branch, the same for every instant."""
-        return super().encode(self._padded(blur))
-
-    def decode(self, blur: torch.Tensor, image: list[torch.Tensor], spike: torch.Tensor) -> torch.Tensor:
-        """One instant of each image, spikes ``(B, 96, h, w)``: ``(B, 3, H, W)``, not clipped."""
-        height, width = blur.shape[-2:]
-        down, right = -height % 16 * spike.shape[-2] // height, -width % 16 * spike.shape[-1] // width
-        spike = F.pad(spike.to(blur.dtype), (0, right, 0, down), mode="replicate")
-        return self.deblur(spike, self._padded(blur), image)[0][..., :height, :width]
-
-    @staticmethod
-    def _padded(blur: torch.Tensor) -> torch.Tensor:
-        return F.pad(blur, (0, -blur.shape[-1] % 16, 0, -blur.shape[-2] % 16), mode="replicate")
-
-
-Student = Deblur_Net | SANStudent
+Student = nn.Module
 
 
 def student_input(
@@ -142,33 +97,3 @@ def student_input(
     if ldn.gain:
         windows = windows * exposure_gain(blur, spike, exposure)[:, None, None, None, None]
     return windows
-
-
-def load_student(path, gain: bool = False, hint: str = "") -> Student:
-    """The student of a weight file, the authors' or ours; network, number of frames and spike input are the file's.
-
-    Args:
-        path: the file.
-        gain: make spikes as bright as the image (:func:`codes.spike.exposure_gain`) even where the weights were
-            trained without, as the authors' were.
-        hint: what to do when the file is missing.
-
-    Raises:
-        FileNotFoundError, ValueError: as in :func:`load_weights`.
-    """
-    state = state_dict(path, "Deblur_Net", hint)
-    if any(key.startswith("msff1.") for key in state):
-        san = load_weights(SANStudent("spike_input" in state), path, hint)
-        san.gain = san.gain or gain
-        return san
-    settings = {}
-    first, kind = state.get("spike_enc.0.weight"), state.get("spike_input")
-    if first is not None and first.numel() and first.shape[2:] == (3, 3) and first.shape[1] % 2:
-        settings["spike_dim"] = first.shape[1]  # odd, as windows are
-    if kind is not None:
-        if kind.shape != (2,) or not 0 <= kind[0] < len(SPIKE_INPUTS):
-            raise ValueError(f"{path} asks for a spike input that this version does not know; update the program")
-        settings |= {"spike_input": SPIKE_INPUTS[int(kind[0])], "gain": bool(kind[1])}
-    ldn = load_weights(Deblur_Net(**settings), path, hint)
-    ldn.gain = ldn.gain or gain
-    return ldn

@@ -18,9 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from torch.utils.data import ConcatDataset  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from codes.cli import command  # noqa: E402
-from codes.config import option, parse_config  # noqa: E402
-from codes.dataset import SCALE, SpikeData, loader  # noqa: E402
+from codes.dataset import SCALE, SpikeData  # noqa: E402
+from codes.engine.command import command  # noqa: E402
+from codes.engine.loader import loader  # noqa: E402
+from codes.engine.options import option, parse_config  # noqa: E402
+from codes.errors import InputError  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def main() -> None:
     """Read each sample once through the cache."""
     cfg = parse_config(CacheConfig, description=__doc__)
     if not cfg.cache:
-        raise ValueError("no folder for the cache; give --cache")
+        raise InputError("no folder for the cache; give --cache")
     options = {"use_small": cfg.use_small, "vth": cfg.vth, "spike_full": cfg.spike_full, "cache": cfg.cache}
     options |= {"use_roi": True, "roi_size": SCALE}  # the smallest crop there is: decoding is the work here
     present = [split for split in ("train", "test") if (Path(cfg.base_folder) / split).is_dir()]

@@ -19,10 +19,14 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from codes.alignment import align  # noqa: E402
-from codes.cli import Parser, command, one_line  # noqa: E402
 from codes.dataset import SCALE  # noqa: E402
+from codes.engine.command import Parser, command  # noqa: E402
+from codes.errors import (
+    InputError,  # noqa: E402
+    one_line,  # noqa: E402
+)
 from codes.image import grey, grid, read_image, to_uint8, write_image  # noqa: E402
+from codes.inference.alignment import align  # noqa: E402
 from codes.spike import EXPOSURE, count_frames, frame_bytes, read_dat, tfp  # noqa: E402
 from scripts.make_demo_data import at_least  # noqa: E402
 
@@ -91,7 +95,7 @@ def check_sample(path: Path, args, row: Row) -> list | None:
         return None
     try:
         blur = read_image(blur_path)
-    except (OSError, ValueError) as error:
+    except (OSError, InputError) as error:
         problem(one_line(error))
         return None
     height, width = blur.shape[:2]
@@ -143,7 +147,7 @@ def check_sharps(path: Path, sharp_path: Path, shape: tuple, problem) -> dict[Pa
     for other in paths:
         try:
             images[other] = read_image(other)
-        except (OSError, ValueError) as error:
+        except (OSError, InputError) as error:
             problem(one_line(error))
             continue
         height, width = images[other].shape[:2]
@@ -155,11 +159,11 @@ def check_sharps(path: Path, sharp_path: Path, shape: tuple, problem) -> dict[Pa
 def find_streams(folder: Path) -> list[Path]:
     """All streams of a data set, of all splits and thresholds."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder")
+        raise InputError(f"{folder} is no folder")
     splits = [folder, *(folder / split for split in ("train", "test"))]
     found = [path for split in splits for path in split.glob("spike_*/*/*.dat") if path.name[0] != "."]
     if not found:
-        raise ValueError(f"{folder} holds no spike_data/<sequence>/<frame>.dat, neither itself nor in train/ or test/")
+        raise InputError(f"{folder} holds no spike_data/<sequence>/<frame>.dat, neither itself nor in train/ or test/")
     return sorted(found)
 
 
@@ -190,7 +194,7 @@ def main(arguments: list[str] | None = None) -> None:
     for text in problems:
         print(text)
     if problems:
-        raise ValueError(f"{len(problems)} problems in {len(streams)} samples of {args.folder} (listed above)")
+        raise InputError(f"{len(problems)} problems in {len(streams)} samples of {args.folder} (listed above)")
     print(f"{len(streams)} samples, all sound")
 
 

@@ -23,24 +23,25 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from codes.checkpoint import load_weights  # noqa: E402
-from codes.cli import command  # noqa: E402
-from codes.config import EvalConfig, as_dict, option, parse_config  # noqa: E402
 from codes.dataset import SpikeData  # noqa: E402
-from codes.device import choose_device, describe, place  # noqa: E402
-from codes.evaluate import Report, Row, measure_rows  # noqa: E402
-from codes.figures import pipeline  # noqa: E402
+from codes.engine.checkpoint import load_weights  # noqa: E402
+from codes.engine.command import command  # noqa: E402
+from codes.engine.device import choose_device, describe, place  # noqa: E402
+from codes.engine.options import EvalConfig, as_dict, option, parse_config  # noqa: E402
+from codes.engine.run import provenance  # noqa: E402
+from codes.engine.students import load_student  # noqa: E402
+from codes.errors import InputError, MissingFileError  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import grey, grid, to_uint8, write_animation, write_image  # noqa: E402
-from codes.methods import from_student, from_teacher  # noqa: E402
+from codes.inference.methods import from_student, from_teacher  # noqa: E402
 from codes.metrics import lpips_network  # noqa: E402
 from codes.model.bsn_model import BSN  # noqa: E402
 from codes.model.edsr_model import EDSR  # noqa: E402
-from codes.plots import plot_runs, read_metrics  # noqa: E402
-from codes.run import provenance  # noqa: E402
+from codes.report.evaluation import Report, Row, measure_rows  # noqa: E402
+from codes.report.figures import pipeline  # noqa: E402
+from codes.report.plots import plot_runs, read_metrics  # noqa: E402
 from codes.sdm import Enlarge, Teacher, sdm  # noqa: E402
 from codes.spike import EXPOSURE  # noqa: E402
-from codes.student import load_student  # noqa: E402
 
 CENTRE = EXPOSURE.centre
 
@@ -128,10 +129,10 @@ def trained_weights(folder: str, name: str) -> tuple[Path | None, str]:
         return None, ""
     path = Path(folder) / "ckpts" / f"{name}_last.pth"
     if not path.is_file():
-        raise FileNotFoundError(f"no finished run in {folder}: {path} does not exist")
+        raise MissingFileError(f"no finished run in {folder}: {path} does not exist")
     lines = [line for line in read_metrics(folder) if line["kind"] == "train" and "seconds" in line]
     if not lines:
-        raise ValueError(f"{Path(folder) / 'metrics.jsonl'} has no line of training; expected a run of this program")
+        raise InputError(f"{Path(folder) / 'metrics.jsonl'} has no line of training; expected a run of this program")
     return path, f"{name} {lines[-1]['step']} steps in {lines[-1]['seconds'] / 60:.1f} min"
 
 
@@ -182,7 +183,7 @@ def write_sequence(frames: list[np.ndarray], folder: Path) -> None:
     write_animation(folder / "sequence.gif", small + small[-2:0:-1])
     try:
         write_animation(folder / "sequence.mp4", frames)
-    except ValueError as error:
+    except InputError as error:
         print(f"no MP4: {error}", file=sys.stderr)
 
 

@@ -21,13 +21,17 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from codes.cli import Parser, command  # noqa: E402
 from codes.dataset import SpikeData  # noqa: E402
-from codes.device import describe  # noqa: E402
-from codes.figures import magnified  # noqa: E402
+from codes.engine.command import Parser, command  # noqa: E402
+from codes.engine.device import describe  # noqa: E402
+from codes.errors import (
+    InputError,  # noqa: E402
+    MissingFileError,  # noqa: E402
+)
 from codes.image import AnimationWriter, grid, to_uint8, write_animation, write_image  # noqa: E402
 from codes.inference import FLIPS, Capture, Deblurrer, check, open_capture  # noqa: E402
-from codes.methods import METHODS, weight_options  # noqa: E402
+from codes.inference.methods import METHODS, weight_options  # noqa: E402
+from codes.report.figures import magnified  # noqa: E402
 from codes.spike import EXPOSURE, evenly, tfp_long  # noqa: E402
 from scripts.make_demo_data import any_size, at_least  # noqa: E402
 
@@ -97,7 +101,7 @@ def exposure(text: str) -> slice:
     """'20:117' as a slice."""
     start, colon, stop = text.partition(":")
     if not (colon and start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
-        raise ValueError(text)
+        raise InputError(text)
     return slice(int(start), int(stop))
 
 
@@ -105,7 +109,7 @@ def rectangle(text: str) -> tuple[int, int, int, int]:
     """'TOP,LEFT,HEIGHT,WIDTH' as numbers."""
     top, left, height, width = (int(part) for part in text.split(","))
     if max(map(abs, (top, left, height, width))) > 10**6:
-        raise ValueError(text)
+        raise InputError(text)
     return top, left, height, width
 
 
@@ -116,7 +120,7 @@ def chosen_instants(text: str, window: slice) -> tuple[int, ...]:
     except ValueError:
         numbers = []
     if not numbers:
-        raise ValueError(f"--frames is '{text}'; expected a number, or spike frame numbers with commas, as 20,68,116")
+        raise InputError(f"--frames is '{text}'; expected a number, or spike frame numbers with commas, as 20,68,116")
     return tuple(numbers) if "," in text else evenly(window, numbers[0])
 
 
@@ -128,23 +132,23 @@ def find_captures(args) -> list[tuple[str, Path, Path]]:
     """
     if args.base_folder:
         if args.blur or args.spike:
-            raise ValueError("give either --base_folder or --blur and --spike")
+            raise InputError("give either --base_folder or --blur and --spike")
         data = SpikeData(args.base_folder, args.data_type, "test", vth=args.vth)
         names = [f"{path.parent.name}/{path.stem}" for path in data.spike_paths]
         return list(zip(names, data.blur_paths, data.spike_paths, strict=True))
     if not (args.blur and args.spike):
-        raise ValueError("what to deblur? give --blur and --spike, or --base_folder (see --help)")
+        raise InputError("what to deblur? give --blur and --spike, or --base_folder (see --help)")
     if args.blur.is_dir() != args.spike.is_dir():
-        raise ValueError(f"--blur {args.blur} and --spike {args.spike}: give two files or two folders")
+        raise InputError(f"--blur {args.blur} and --spike {args.spike}: give two files or two folders")
     if not args.blur.is_dir():
         return [("", args.blur, args.spike)]
     images = sorted(path for path in args.blur.iterdir() if path.suffix.lower() in IMAGES and path.name[0] != ".")
     if not images:
-        raise FileNotFoundError(f"{args.blur} holds no images ({', '.join(IMAGES)})")
+        raise MissingFileError(f"{args.blur} holds no images ({', '.join(IMAGES)})")
     pairs = [(path.stem, path, args.spike / f"{path.stem}.dat") for path in images]
     missing = [path for _, _, path in pairs if not path.is_file()]
     if missing:
-        raise FileNotFoundError(f"{len(missing)} of {len(pairs)} images have no stream; the first: {missing[0]}")
+        raise MissingFileError(f"{len(missing)} of {len(pairs)} images have no stream; the first: {missing[0]}")
     return pairs
 
 

@@ -29,7 +29,8 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from codes.cli import Parser, command  # noqa: E402
+from codes.engine.command import Parser, command  # noqa: E402
+from codes.errors import InputError  # noqa: E402
 from codes.files import replacing  # noqa: E402
 
 
@@ -121,7 +122,7 @@ def resource_files(path: Path) -> Iterator[tuple[str, bytes]]:
     try:
         magic, version, tree, data, names = struct.unpack_from(">4sIIII", content)
         if magic != b"qres" or version not in (1, 2, 3):
-            raise ValueError(f"{path} is no Qt resource file of version 1 to 3")
+            raise InputError(f"{path} is no Qt resource file of version 1 to 3")
         size = 14 if version == 1 else 22
         folders = [(0, "")]
         while folders:
@@ -138,7 +139,7 @@ def resource_files(path: Path) -> Iterator[tuple[str, bytes]]:
                     (length,) = struct.unpack_from(">I", content, data + at)
                     yield name, content[data + at + 4 :][:length]
     except (struct.error, UnicodeDecodeError):
-        raise ValueError(f"{path} is damaged; download its package anew") from None
+        raise InputError(f"{path} is damaged; download its package anew") from None
 
 
 def contents(source: Source, package: Path) -> Iterator[tuple[str, bytes]]:
@@ -171,20 +172,20 @@ def run(words: list[str], folder: Path) -> None:
     try:
         done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
     except FileNotFoundError:
-        raise ValueError(
+        raise InputError(
             f"{words[0]} is not on this system; the packages are Debian's (any Debian or Ubuntu has it, in a container "
             "too). With --debs DIR only dpkg-deb is needed"
         ) from None
     if done.returncode:
         said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        raise ValueError(f"{' '.join(words[:3])} failed: {said[-1] if said else 'without a word'}")
+        raise InputError(f"{' '.join(words[:3])} failed: {said[-1] if said else 'without a word'}")
 
 
 def find_deb(package: str, folder: Path) -> Path:
     """The newest file of a package."""
     found = sorted(folder.glob(f"{package}_*.deb"))
     if not found:
-        raise ValueError(f"no {package}_*.deb in {folder}; download it, or leave --debs out")
+        raise InputError(f"no {package}_*.deb in {folder}; download it, or leave --debs out")
     return found[-1].resolve()
 
 
@@ -203,7 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = getattr(args, "only", packages)
     for package in chosen:
         if package not in packages:
-            raise ValueError(f"--only {package}: no such source; there are {', '.join(packages)}")
+            raise InputError(f"--only {package}: no such source; there are {', '.join(packages)}")
     if args.list:
         for package in chosen:
             print(f"{package}: {next(source.licence for source in SOURCES if source.package == package)}")
@@ -234,7 +235,7 @@ def main(arguments: list[str] | None = None) -> None:
                 with replacing(args.out / "licences" / f"{package}.txt") as temporary:
                     shutil.copyfile(copyright, temporary)
     if not any(counts.values()):
-        raise ValueError("the packages hold none of the expected pictures; have they changed?")
+        raise InputError("the packages hold none of the expected pictures; have they changed?")
     with replacing(record) as temporary:
         temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     print(f"{args.out}: {counts['photos']} photographs, {counts['cutouts']} cut-outs; licences in {record}")

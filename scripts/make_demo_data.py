@@ -24,10 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from codes.cli import Parser, command  # noqa: E402
+from codes.engine.command import Parser, command  # noqa: E402
+from codes.errors import InputError  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import read_image  # noqa: E402
-from codes.synthesis import SPLITS, Sample, draw_sample, read_cutout, sequence_name, write_sample  # noqa: E402
+from codes.making.synthesis import SPLITS, Sample, draw_sample, read_cutout, sequence_name, write_sample  # noqa: E402
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 SMALLEST_PHOTO = 64  # px; below it even a small frame is mostly mirrors
@@ -104,16 +105,16 @@ def find_photos(folder: Path | None, out: Path, flag: str = "--photos") -> dict[
         spec = importlib.util.find_spec("skimage")
         found = {name: Path(spec.origin).parent / "data" / name for name in BUNDLED} if spec else {}
         if not found or not all(path.is_file() for path in found.values()):
-            raise ValueError("scikit-image's photographs are not installed; give your own with --photos DIR")
+            raise InputError("scikit-image's photographs are not installed; give your own with --photos DIR")
         return found
     if not folder.is_dir():
-        raise ValueError(f"{flag} {folder} is no folder")
+        raise InputError(f"{flag} {folder} is no folder")
     out = out.resolve()
     # No hidden ones: a program that was killed may have left half a picture.
     files = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.name[0] != "." and p.is_file()]
     names = {path.relative_to(folder).as_posix(): path for path in files if out not in path.resolve().parents}
     if not names:
-        raise ValueError(f"{flag} {folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+        raise InputError(f"{flag} {folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
     return dict(sorted(names.items()))
 
 
@@ -125,14 +126,14 @@ def usable(photos: dict[str, Path], read=read_image) -> dict[str, int]:
             height, width = read(path).shape[:2]
             checksum = zlib.crc32(path.read_bytes())
             if min(height, width) < SMALLEST_PHOTO:
-                raise ValueError(f"{path} has {height}x{width} pixels; each side must be at least {SMALLEST_PHOTO}")
+                raise InputError(f"{path} has {height}x{width} pixels; each side must be at least {SMALLEST_PHOTO}")
             if checksum in checksums.values():  # a copy could put one photograph in both splits
-                raise ValueError(f"{path} is a copy of another photograph")
+                raise InputError(f"{path} is a copy of another photograph")
             checksums[name] = checksum
-        except (OSError, ValueError, cv2.error) as error:
+        except (OSError, InputError, cv2.error) as error:
             tqdm.write(f"left out: {' '.join(str(error).split())}", file=sys.stderr)
     if not checksums:
-        raise ValueError("no photograph can be used")
+        raise InputError("no photograph can be used")
     return checksums
 
 
@@ -142,10 +143,10 @@ def split_photos(names: list[str], chosen: list[str] | None, wanted: dict[str, i
         test = {name for name in names for pick in chosen if pick in (name, Path(name).name, Path(name).stem)}
         for pick in chosen:
             if not any(pick in (name, Path(name).name, Path(name).stem) for name in test):
-                raise ValueError(f"--test_photos {pick}: no such photograph; there are {', '.join(names[:20])}")
+                raise InputError(f"--test_photos {pick}: no such photograph; there are {', '.join(names[:20])}")
     elif len(names) == 1:
         if all(wanted.values()):
-            raise ValueError(f"{names[0]} is the only photograph; two splits need two (or give --train 0 or --test 0)")
+            raise InputError(f"{names[0]} is the only photograph; two splits need two (or give --train 0 or --test 0)")
         test = set(names if wanted["test"] else [])
     else:
         count = max(len(names) // 4, 2 if len(names) >= 4 else 1)
@@ -153,7 +154,7 @@ def split_photos(names: list[str], chosen: list[str] | None, wanted: dict[str, i
     photos = {"train": [name for name in names if name not in test], "test": [name for name in names if name in test]}
     for split in SPLITS:
         if wanted[split] and not photos[split]:
-            raise ValueError(f"no photograph is left for {split}; --test_photos must leave some, or give --{split} 0")
+            raise InputError(f"no photograph is left for {split}; --test_photos must leave some, or give --{split} 0")
     return photos
 
 
@@ -166,9 +167,9 @@ def write_json(path: Path, value) -> None:
 def check_drawing(motion, vth) -> None:
     """Refuse a range of motion (in pixels at 720p) that is none, and thresholds that are given twice."""
     if motion[0] > motion[1] or motion[1] > 720:
-        raise ValueError(f"--motion {motion[0]:g} {motion[1]:g}; expected MIN <= MAX <= 720")
+        raise InputError(f"--motion {motion[0]:g} {motion[1]:g}; expected MIN <= MAX <= 720")
     if len(set(vth)) < len(vth):
-        raise ValueError(f"--vth {' '.join(f'{value:g}' for value in vth)} names a threshold twice")
+        raise InputError(f"--vth {' '.join(f'{value:g}' for value in vth)} names a threshold twice")
 
 
 def open_folder(out: Path, options: dict, overwrite: bool) -> None:
@@ -183,11 +184,11 @@ def open_folder(out: Path, options: dict, overwrite: bool) -> None:
                 for i in range(old["samples"][split])
             ]
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise ValueError(f"{record} is damaged; delete the folder or choose another --out") from None
+            raise InputError(f"{record} is damaged; delete the folder or choose another --out") from None
         changed = [key for key in options if key != "samples" and options[key] != old.get(key)]
         changed += [f"fewer {split} samples" for split in SPLITS if options["samples"][split] < old["samples"][split]]
         if changed and not overwrite:
-            raise ValueError(
+            raise InputError(
                 f"{out} was made with other options ({', '.join(changed)}); "
                 "choose another --out, or --overwrite to make it anew"
             )
@@ -197,7 +198,7 @@ def open_folder(out: Path, options: dict, overwrite: bool) -> None:
                 if (folder / name).exists():
                     shutil.rmtree(folder / name)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out {out} exists and is not this program's work; choose another folder")
+        raise InputError(f"--out {out} exists and is not this program's work; choose another folder")
     write_json(record, options)
 
 
@@ -237,7 +238,7 @@ def main(arguments: list[str] | None = None) -> None:
     wanted = {"train": args.train, "test": args.test}
     check_drawing(args.motion, args.vth)
     if not any(wanted.values()):
-        raise ValueError("--train 0 --test 0 asks for no samples")
+        raise InputError("--train 0 --test 0 asks for no samples")
     files = find_photos(args.photos, args.out)
     checksums = usable(files)
     chosen = list(BUNDLED_TEST) if args.photos is None and args.test_photos is None else args.test_photos

@@ -5,7 +5,7 @@ r"""Training curves of one or several runs in one picture.
 
 A panel for the training loss, for each of its parts, and for each metric of the evaluations; the runs have colours, the
 rows of an evaluation line styles. What was logged is drawn faintly, its running mean firmly. Runs may be of different
-stages and may still be going on. The same in Python: codes.plots.plot_runs.
+stages and may still be going on. The same in Python: codes.report.plots.plot_runs.
 """
 
 import sys
@@ -13,8 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from codes.cli import Parser, command  # noqa: E402
-from codes.plots import X_LABELS, plot_runs  # noqa: E402
+from codes.engine.command import Parser, command  # noqa: E402
+from codes.errors import InputError  # noqa: E402
+from codes.report.plots import X_LABELS, plot_runs  # noqa: E402
 from scripts.make_demo_data import at_least  # noqa: E402
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     """Draw."""
     args = make_parser().parse_args()
     if args.out.suffix not in (".png", ".pdf", ".svg"):
-        raise ValueError(f"--out {args.out}; expected a name that ends in .png, .pdf or .svg")
+        raise InputError(f"--out {args.out}; expected a name that ends in .png, .pdf or .svg")
     log = "y" * args.log + "x" * args.log_x
     plot_runs(args.runs, args.out, args.csv, keys=args.keys, x=args.x, smooth=args.smooth, log=log)
     print(" and ".join(str(path) for path in (args.out, args.csv) if str(path)))

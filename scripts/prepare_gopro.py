@@ -24,9 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from codes.cli import Parser, command, one_line  # noqa: E402
-from codes.interpolate import INTERPOLATORS  # noqa: E402
-from codes.prepare import IMAGES, OUTPUTS, VIDEOS, Done, Film, Recipe, Sequence, record_options  # noqa: E402
+from codes.engine.command import Parser, command  # noqa: E402
+from codes.errors import (
+    InputError,  # noqa: E402
+    one_line,  # noqa: E402
+)
+from codes.making.interpolation import INTERPOLATORS  # noqa: E402
+from codes.making.preparation import IMAGES, OUTPUTS, VIDEOS, Done, Film, Recipe, Sequence, record_options  # noqa: E402
 from codes.spike import ExposureWindow  # noqa: E402
 from scripts.make_demo_data import at_least  # noqa: E402
 
@@ -72,23 +76,23 @@ def find_sources(args) -> list[Path]:
     if "video" in args:
         for path in args.video:
             if not path.is_file():
-                raise ValueError(f"--video {path} is no file")
+                raise InputError(f"--video {path} is no file")
         found = list(args.video)
     else:
         folder = args.raw_folder
         if not folder.is_dir():
-            raise ValueError(f"--raw_folder {folder} is no folder")
+            raise InputError(f"--raw_folder {folder} is no folder")
         inside = sorted(path for path in folder.iterdir() if path.name[0] != ".")
         found = [path for path in inside if path.is_dir() and any(p.suffix.lower() in IMAGES for p in path.iterdir())]
         found += [path for path in inside if path.suffix.lower() in VIDEOS]
         if any(path.suffix.lower() in IMAGES for path in inside):
             found.append(folder)
     if not found:
-        raise ValueError(f"--raw_folder {args.raw_folder} holds no sequences: expected folders of images, or images")
+        raise InputError(f"--raw_folder {args.raw_folder} holds no sequences: expected folders of images, or images")
     names = [path.name if path.is_dir() else path.stem for path in found]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"two sequences are called {name}; rename one")
+            raise InputError(f"two sequences are called {name}; rename one")
     return found
 
 
@@ -97,7 +101,7 @@ def make_recipe(args, outputs: tuple[str, ...]) -> Recipe:
     window = ExposureWindow(args.blur_num, args.num_inter, getattr(args, "spike_add", 20))
     vth = tuple(getattr(args, "vth", (1.0,)))
     if len(set(vth)) < len(vth):
-        raise ValueError(f"--vth {' '.join(f'{value:g}' for value in vth)} names a threshold twice")
+        raise InputError(f"--vth {' '.join(f'{value:g}' for value in vth)} names a threshold twice")
     return Recipe(
         window,
         args.overlap_len,
@@ -139,7 +143,7 @@ def _work(source: Path, recipe: Recipe, interp: str, out: Path) -> Done | str:
 
     try:
         return open_sequence(source, recipe, interp, out).make(report)
-    except (OSError, ValueError, cv2.error) as error:
+    except (OSError, InputError, cv2.error) as error:
         return one_line(error)
 
 
@@ -157,7 +161,7 @@ def run_all(sources: list[Path], recipe: Recipe, interp: str, out: Path, workers
             if sequence.film.size != sequence.film.whole:
                 (height, width), (rows, columns) = sequence.film.whole, sequence.film.size
                 print(f"{source}: frames of {height}x{width} are cropped to {rows}x{columns}")
-        except (OSError, ValueError, cv2.error) as error:
+        except (OSError, InputError, cv2.error) as error:
             failed[source] = one_line(error)
     for folder in record_options(out, recipe, interp) if len(failed) < len(sources) else ():
         print(f"{out / folder}: files from before, with options that are not known; what is missing is added")
@@ -188,7 +192,7 @@ def run_all(sources: list[Path], recipe: Recipe, interp: str, out: Path, workers
     if failed:
         for source, error in failed.items():
             print(f"{source}: {error}", file=sys.stderr)
-        raise ValueError(
+        raise InputError(
             f"{len(failed)} of {len(sources)} sequences are unfinished ({', '.join(map(str, failed))}); "
             "what did not need the faulty frames is written"
         )
@@ -204,7 +208,7 @@ def main(
     """Make what the command line asks for; the official scripts (blur_syn.py and so on) make a part of it."""
     args = make_parser(description, outputs, interp).parse_args(arguments)
     if "out" not in args and "video" in args:
-        raise ValueError("--video needs --out, the split's folder, as OWN/train")
+        raise InputError("--video needs --out, the split's folder, as OWN/train")
     recipe, sources = make_recipe(args, outputs), find_sources(args)
     out = args.out if "out" in args else args.raw_folder.absolute().parent
     done = run_all(sources, recipe, args.interp, out, args.workers)

@@ -34,35 +34,37 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from codes.cli import command, one_line  # noqa: E402
-from codes.config import EvalConfig, as_dict, option, parse_config  # noqa: E402
-from codes.dataset import SpikeData  # noqa: E402
-from codes.device import autocast, choose_device, describe, place  # noqa: E402
-from codes.evaluate import Report, Row, measure_rows  # noqa: E402
-from codes.files import replacing  # noqa: E402
-from codes.image import grey, read_image, to_float  # noqa: E402
-from codes.losses import TeacherLoss, reblur_loss  # noqa: E402
-from codes.methods import METHODS, TITLES, Method, Weights, load_method  # noqa: E402
-from codes.metrics import lpips_network  # noqa: E402
-from codes.model.bsn_model import BSN  # noqa: E402
-from codes.model.edsr_model import EDSR  # noqa: E402
-from codes.model.ldn_model import Deblur_Net  # noqa: E402
-from codes.model.spkdeblurnet_model import SpkDeblurNet  # noqa: E402
-from codes.model.stir_model import FRAMES, STIR  # noqa: E402
-from codes.neighbours import (  # noqa: E402
+from codes.baselines.adapters import (  # noqa: E402
     VGGDistance,
     spkdeblurnet_input,
     spkdeblurnet_loss,
     stir_instants,
     stir_loss,
 )
-from codes.prepare import read_record  # noqa: E402
-from codes.run import provenance  # noqa: E402
+from codes.baselines.san_student import SANStudent  # noqa: E402
+from codes.baselines.spkdeblurnet_model import SpkDeblurNet  # noqa: E402
+from codes.baselines.stir_model import FRAMES, STIR  # noqa: E402
+from codes.dataset import SpikeData  # noqa: E402
+from codes.engine.command import command  # noqa: E402
+from codes.engine.device import autocast, choose_device, describe, place  # noqa: E402
+from codes.engine.options import EvalConfig, as_dict, option, parse_config  # noqa: E402
+from codes.engine.run import provenance  # noqa: E402
+from codes.errors import InputError, MissingFileError, one_line  # noqa: E402
+from codes.files import replacing  # noqa: E402
+from codes.image import grey, read_image, to_float  # noqa: E402
+from codes.inference.methods import METHODS, TITLES, Method, Weights, load_method  # noqa: E402
+from codes.losses import TeacherLoss, reblur_loss  # noqa: E402
+from codes.making.preparation import read_record  # noqa: E402
+from codes.metrics import lpips_network  # noqa: E402
+from codes.model.bsn_model import BSN  # noqa: E402
+from codes.model.edsr_model import EDSR  # noqa: E402
+from codes.model.ldn_model import Deblur_Net  # noqa: E402
+from codes.report.evaluation import Report, Row, measure_rows  # noqa: E402
 from codes.sdm import Teacher  # noqa: E402
 from codes.spike import EXPOSURE, evenly, mirrored_windows, tfp  # noqa: E402
-from codes.student import SANStudent, Student, student_input  # noqa: E402
-from scripts import textbook  # noqa: E402
-from scripts.measuring import FlopCounter, peak_memory, timed  # noqa: E402
+from codes.student import Student, student_input  # noqa: E402
+from scripts.dev import textbook  # noqa: E402
+from scripts.dev.measuring import FlopCounter, peak_memory, timed  # noqa: E402
 
 SEQUENCE_SOURCE = "notes on SpikeGen (arXiv 2505.18049), a secondary source"
 PUBLISHED_SEQUENCE = {  # key: (title, PSNR at Vth 1, 2, 4)
@@ -212,12 +214,12 @@ class Maker:
         paths = {kind: getattr(cfg, f"{kind}_path") for kind in (*TITLES, "no_reblur")}
         for kind, path in paths.items():
             if path and not Path(path).is_file():
-                raise FileNotFoundError(f"no weights: --{kind}_path {path} does not exist")
+                raise MissingFileError(f"no weights: --{kind}_path {path} does not exist")
         paths.pop("no_reblur")
         self.weights = Weights(**paths, official=True, gain=cfg.spike_gain == "auto")
         self.names = [name.strip() for name in cfg.methods.split(",")] if cfg.methods else list(METHODS)
         for name in set(self.names) - set(METHODS):
-            raise ValueError(f"--methods: no method '{name}'; expected some of {','.join(METHODS)}")
+            raise InputError(f"--methods: no method '{name}'; expected some of {','.join(METHODS)}")
         self.loaded: dict[str, Method | str] = {}
 
     def method(self, name: str, table: Table) -> Method | None:
@@ -246,7 +248,7 @@ class Maker:
         return SpikeData(self.cfg.base_folder, self.cfg.data_type, "test", **options)
 
     def chosen(self, dataset: SpikeData) -> list[int]:
-        """The samples that :func:`codes.evaluate.measure_rows` measures."""
+        """The samples that :func:`codes.report.evaluation.measure_rows` measures."""
         count = min(self.cfg.eval_samples or len(dataset), len(dataset))
         return [index * len(dataset) // count for index in range(count)]
 
@@ -256,7 +258,7 @@ class Maker:
             return self.cfg, None
         try:
             return self.cfg, lpips_network("alex").to(self.device)
-        except ValueError as error:
+        except InputError as error:
             table.notes.append(f"no LPIPS: {error}")
             return replace(self.cfg, metrics=tuple(m for m in self.cfg.metrics if m != "lpips")), None
 
@@ -302,7 +304,7 @@ def thresholds(cfg: TablesConfig) -> list[float]:
         return [cfg.vth]
     test = Path(cfg.base_folder) / "test"
     if (test / "spike_data").is_dir() and (vth := read_record(test).get("spike_data", {}).get("vth", 1)) != 1:
-        raise ValueError(
+        raise InputError(
             f"{test / 'spike_data'} holds spikes of Vth {vth:g}, not 1 (prepared.json); "
             f"rename it to spike_data_vth{vth:g}"
         )
@@ -317,11 +319,11 @@ def predictions(cfg: TablesConfig) -> dict[str, Path]:
     for text in filter(None, cfg.predictions.split("\n")):
         name, sign, folder = text.partition("=")
         if not (name and sign and folder):
-            raise ValueError(f"--predictions is '{text}'; expected NAME=DIR")
+            raise InputError(f"--predictions is '{text}'; expected NAME=DIR")
         if name in found:
-            raise ValueError(f"--predictions names '{name}' twice")
+            raise InputError(f"--predictions names '{name}' twice")
         if not Path(folder).is_dir():
-            raise FileNotFoundError(f"--predictions {name}: the folder {folder} does not exist")
+            raise MissingFileError(f"--predictions {name}: the folder {folder} does not exist")
         found[name] = Path(folder)
     return found
 
@@ -344,7 +346,7 @@ def predicted(name: str, folder: Path, vth: float, dataset: SpikeData, chosen, t
         files[f"{spike.parent.name}/{spike.stem}"] = [root / p.parent.name / f"{p.stem}.png" for p in sharps]
     missing = [path for paths in files.values() for path in paths if not path.is_file()]
     if missing:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"--predictions {name}: {len(missing)} of {len(files) * count} images at Vth {vth:g} are missing: "
             f"{', '.join(map(str, missing[:3]))}{' ...' if len(missing) > 3 else ''}; expected "
             f"{root}/<sequence>/<frame>.png under the names of sharp_data's"
@@ -359,7 +361,7 @@ def read_predictions(paths: list[Path], like: torch.Tensor) -> torch.Tensor:
         images.append(torch.from_numpy(to_float(read_image(path))))
         if images[-1].shape != like.shape[1:]:
             size, wanted = ("x".join(map(str, shape[-2:])) for shape in (images[-1].shape, like.shape))
-            raise ValueError(f"{path} is {size}, its sharp image {wanted}")
+            raise InputError(f"{path} is {size}, its sharp image {wanted}")
     return torch.stack(images).to(like.device)
 
 
@@ -655,7 +657,7 @@ def frame_size(cfg: TablesConfig) -> tuple[int, int]:
     """Height and width of --size."""
     parts = cfg.size.lower().split("x")
     if len(parts) != 2 or not all(part.isdigit() and int(part) >= 64 and int(part) % 4 == 0 for part in parts):
-        raise ValueError(f"--size is '{cfg.size}'; expected HEIGHTxWIDTH, multiples of 4 from 64 on, as 720x1280")
+        raise InputError(f"--size is '{cfg.size}'; expected HEIGHTxWIDTH, multiples of 4 from 64 on, as 720x1280")
     return int(parts[0]), int(parts[1])
 
 
@@ -670,7 +672,7 @@ def peak_of(cfg: TablesConfig, name: str, entry: Entry, device: torch.device, ex
     call = [*shell, sys.executable, __file__, *flags, *extra, "--peak", name]
     done = subprocess.run(call, capture_output=True, text=True)
     if done.returncode:
-        raise ValueError(f"{name}: measuring its memory failed ({done.stderr.strip().splitlines()[-1]})")
+        raise InputError(f"{name}: measuring its memory failed ({done.stderr.strip().splitlines()[-1]})")
     return float(done.stdout.split()[-1])
 
 
@@ -680,19 +682,19 @@ def efficiency_table(maker: Maker) -> Table:
     if cfg.quick:
         cfg = replace(cfg, size="96x128", step_batch=1, step_crop=64)
     if cfg.step_crop % 64:
-        raise ValueError(f"--step_crop is {cfg.step_crop}; expected a multiple of 64")
+        raise InputError(f"--step_crop is {cfg.step_crop}; expected a multiple of 64")
     height, width = frame_size(cfg)
     table = Table("efficiency", f"Cost of a {height}×{width} frame and of training", {"Network": ""})
     lines, repeats = entries(maker, height, width), 1 if cfg.quick else 5
     if cfg.peak:
         if cfg.peak not in lines:
-            raise ValueError(f"--peak is '{cfg.peak}'; expected one of {', '.join(lines)}")
+            raise InputError(f"--peak is '{cfg.peak}'; expected one of {', '.join(lines)}")
         with torch.inference_mode(), autocast(device, cfg.precision):
             print(peak_memory(lambda: lines[cfg.peak].run(1), device))
         raise SystemExit
     try:
         steps = training_steps(device, cfg.precision, cfg.step_batch, cfg.step_crop)
-    except ValueError as error:
+    except InputError as error:
         steps = {}
         table.notes.append(f"no training steps: {error}")
     table.columns |= {"parameters": ",d", "published parameters": ",d", "GMAC": ".2f", "GMAC, further instant": ".2f"}
@@ -768,7 +770,7 @@ def main() -> None:
     real = cfg.data_type == "real"
     fitting = ["efficiency", "real"] if real else ["sequence", "efficiency", "ablation"]
     if cfg.table not in ("all", *fitting):
-        raise ValueError(
+        raise InputError(
             f"--table {cfg.table} needs --data_type {'GOPRO: real captures have no sharp images' if real else 'real'}"
         )
     maker = Maker(cfg)

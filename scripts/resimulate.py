@@ -26,15 +26,18 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from codes.cli import Parser, command  # noqa: E402
-from codes.dataset import SpikeData, loader  # noqa: E402
-from codes.device import choose_device, keep_memory, place  # noqa: E402
+from codes.dataset import SpikeData  # noqa: E402
+from codes.engine.command import Parser, command  # noqa: E402
+from codes.engine.device import choose_device, keep_memory, place  # noqa: E402
+from codes.engine.loader import loader  # noqa: E402
+from codes.engine.students import load_student  # noqa: E402
+from codes.engine.textures import describe_network  # noqa: E402
+from codes.errors import InputError  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import to_uint8, write_image  # noqa: E402
 from codes.sdm import Teacher  # noqa: E402
 from codes.spike import EXPOSURE  # noqa: E402
-from codes.student import load_student, student_input  # noqa: E402
-from codes.textures import describe_network  # noqa: E402
+from codes.student import student_input  # noqa: E402
 from scripts import make_demo_data  # noqa: E402
 from scripts.make_demo_data import at_least, check_drawing, frame_size  # noqa: E402
 
@@ -85,10 +88,10 @@ def write_pictures(args, folder: Path) -> int:
         before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else about
         before = dict(before)
     except (ValueError, TypeError, RecursionError):
-        raise ValueError(f"{record} is damaged; delete the folder or choose another --out") from None
+        raise InputError(f"{record} is damaged; delete the folder or choose another --out") from None
     if before != about:
         changed = ", ".join(key for key in about if before.get(key) != about[key])
-        raise ValueError(f"{folder} was made otherwise ({changed}); choose another --out")
+        raise InputError(f"{folder} was made otherwise ({changed}); choose another --out")
     with replacing(record) as temporary:
         temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     with torch.inference_mode():

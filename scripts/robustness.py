@@ -36,16 +36,17 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from codes.cli import Parser, command  # noqa: E402
-from codes.device import autocast, choose_device, describe  # noqa: E402
+from codes.engine.command import Parser, command  # noqa: E402
+from codes.engine.device import autocast, choose_device, describe  # noqa: E402
+from codes.errors import InputError  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import grey, to_float  # noqa: E402
-from codes.methods import METHODS, TITLES, Method, Weights, load_method, weight_options  # noqa: E402
+from codes.inference.methods import METHODS, TITLES, Method, Weights, load_method, weight_options  # noqa: E402
+from codes.making.sensor import inherent_noise, spikes_from_frames  # noqa: E402
+from codes.making.synthesis import SCALE, Sample, Scene  # noqa: E402
 from codes.metrics import psnr  # noqa: E402
-from codes.plots import Line, Panel, plot_methods  # noqa: E402
-from codes.simulate import inherent_noise, spikes_from_frames  # noqa: E402
+from codes.report.plots import Line, Panel, plot_methods  # noqa: E402
 from codes.spike import EXPOSURE  # noqa: E402
-from codes.synthesis import SCALE, Sample, Scene  # noqa: E402
 from scripts.make_demo_data import at_least, find_photos, frame_size, usable, write_json  # noqa: E402
 
 MARGIN = 24  # px seen beyond the image to its right, and a multiple of all ratios
@@ -177,9 +178,9 @@ class Points:
             self.values = {key: {name: dict(row) for name, row in rows.items()} for key, rows in old["psnr"].items()}
             self.methods = old["methods"] | methods
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise ValueError(f"{path} is damaged; delete it or choose another --out") from None
+            raise InputError(f"{path} is damaged; delete it or choose another --out") from None
         if changed:
-            raise ValueError(f"{path} was made with another {', '.join(changed)}; choose another --out or delete it")
+            raise InputError(f"{path} was made with another {', '.join(changed)}; choose another --out or delete it")
 
     def has(self, setting: Setting, method: str, index: int) -> bool:
         """Whether it is measured."""
@@ -322,12 +323,12 @@ def main() -> None:
     args.values = {name: tuple(dict.fromkeys(sorted(getattr(args, name)))) for name in FACTORS}
     args.values = {name: values for name, values in args.values.items() if values}
     if not args.values:
-        raise ValueError("every factor is left out; give at least one of them values")
+        raise InputError("every factor is left out; give at least one of them values")
     for factor, low, high in (("shift", 0, MARGIN), ("ratio", SCALE, MARGIN)):
         for value in args.values.get(factor, ()):
             if value > high or (factor == "ratio" and (value % 2 or MARGIN % value)):
                 fitting = "4, 6, 8, 12 or 24" if factor == "ratio" else f"{low} to {high}"
-                raise ValueError(f"--{factor} {value}; expected {fitting}")
+                raise InputError(f"--{factor} {value}; expected {fitting}")
     device = choose_device(args.device)
     weights = Weights(**{name: getattr(args, f"{name}_path") for name in TITLES})
     methods = {name: load_method(name, weights, device) for name in dict.fromkeys(args.methods)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from codes.cli import command  # noqa: E402
+from codes.engine.command import command  # noqa: E402
 from scripts.prepare_gopro import main  # noqa: E402
 
 if __name__ == "__main__":

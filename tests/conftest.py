@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from codes.checkpoint import save
+from codes.engine.checkpoint import save
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net

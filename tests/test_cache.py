@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import Subset
 
 from codes.cache import ArrayCache, stamp
-from codes.dataset import SpikeData, loader
+from codes.dataset import SpikeData
+from codes.engine.loader import loader
 from codes.image import write_image
 from codes.spike import write_dat
 from tests.conftest import ROOT, STAGES, call, options, refused

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from codes.dataset import BatchPlan, SpikeData, loader
+from codes.dataset import SpikeData
+from codes.engine.loader import BatchPlan, loader
 from codes.image import read_image
 from codes.spike import read_dat, write_dat
 from tests.conftest import call

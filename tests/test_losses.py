@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from codes.checkpoint import load_weights
+from codes.engine.checkpoint import load_weights
 from codes.losses import TeacherLoss, gaussian_ssim, reblur_loss, spike_loss
 from codes.metrics import lpips_network
 from codes.model.bsn_model import BSN

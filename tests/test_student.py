@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from codes.checkpoint import load_weights, save
+from codes.engine.checkpoint import load_weights, save
+from codes.engine.students import load_student
 from codes.model.ldn_model import Deblur_Net
-from codes.student import exposure_gain, load_student, spike_pyramid, student_input
+from codes.student import exposure_gain, spike_pyramid, student_input
 from tests.conftest import filled, rnd
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from codes.model.pieces import pieces
+from codes.fast.pieces import pieces
 
 NEGATIVE_SLOPE = 0.1
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from codes.model.pieces import pieces
+from codes.fast.pieces import pieces
 
 MEAN = 0.446
 """Mean grey level of DIV2K, which the network works around."""

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from codes.model.pieces import pieces
+from codes.errors import InputError
+from codes.fast.pieces import pieces
 
 SPIKE_INPUTS = ("frames", "pyramid")
 
@@ -94,9 +95,9 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
     def __init__(self, spike_dim: int = 21, spike_input: str = "frames", gain: bool = False):
         super().__init__()
         if spike_input not in SPIKE_INPUTS:
-            raise ValueError(f"spike input '{spike_input}'; expected one of {', '.join(SPIKE_INPUTS)}")
+            raise InputError(f"spike input '{spike_input}'; expected one of {', '.join(SPIKE_INPUTS)}")
         if spike_input == "pyramid" and spike_dim != 21:
-            raise ValueError(f"a spike pyramid has 21 channels, not {spike_dim}")
+            raise InputError(f"a spike pyramid has 21 channels, not {spike_dim}")
         self.spike_dim, self.kind, self.gain = spike_dim, spike_input, gain
         if spike_input != "frames" or gain:
             self.register_buffer("spike_input", torch.tensor([SPIKE_INPUTS.index(spike_input), int(gain)]))
@@ -125,7 +126,7 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
         """
         height, width = blur.shape[-2:]
         if spike.shape[-2:] != (height // 4, width // 4) or height % 4 or width % 4:
-            raise ValueError(
+            raise InputError(
                 f"an image of {height}x{width} pixels with spikes of {spike.shape[-2]}x{spike.shape[-1]}; "
                 "the image must be 4 times as high and as wide as the spikes"
             )

@@ -1,0 +1,1 @@
+"""A training run in its parts, and what every command shares: options, devices, ranks, checkpoints, caches."""

@@ -1,0 +1,130 @@
+"""Checkpoints: weights are a plain state dict under the official file name; training state is another file.
+
+Nothing is ever unpickled but tensors and plain values (``weights_only=True``), of no more bytes than the file has
+(:mod:`codes.engine.vet`), and no file is seen half-written.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from codes.baselines.san_model import SAN
+from codes.baselines.spkdeblurnet_model import SpkDeblurNet
+from codes.baselines.stir_model import STIR
+from codes.engine.vet import Unfit, vet
+from codes.errors import InputError, MissingFileError
+from codes.files import replacing
+from codes.model.bsn_model import BSN
+from codes.model.edsr_model import EDSR
+from codes.model.ldn_model import Deblur_Net
+
+NETWORKS = {network.__name__: network for network in (BSN, EDSR, Deblur_Net, SpkDeblurNet, STIR, SAN)}
+
+
+def read(path, hint: str = ""):
+    """Load a file of tensors and plain values on the CPU.
+
+    Args:
+        path: the file.
+        hint: what to do when it is missing.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no checkpoint, or holds more than tensors and plain values (which is not executed).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"no checkpoint at {path}" + (f"; {hint}" if hint else ""))
+    with open(path, "rb") as file:
+        try:
+            vet(file)
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except Unfit as fault:
+            raise InputError(f"{path} {fault}") from None
+        except MemoryError:
+            raise
+        except Exception:  # a damaged file can make its readers fail in any way
+            raise InputError(
+                f"{path} is no PyTorch checkpoint, or it is damaged; expected a file saved by torch.save"
+            ) from None
+
+
+def load_weights(network: nn.Module, path, hint: str = "") -> nn.Module:
+    """Load the authors' or our weights into a network, strictly; returns the network.
+
+    A ``module.`` prefix (DataParallel) is stripped.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no state dict, or one of another network; the message says what it looks like. Or a
+            weight is not finite.
+    """
+    state = state_dict(path, type(network).__name__, hint)
+    fault = misfit(network, state)
+    if fault:
+        raise InputError(f"{path} does not fit {type(network).__name__}: {fault}")
+    for key, own in network.state_dict().items():
+        if not state[key].to(own.dtype).isfinite().all():
+            raise InputError(
+                f"{path}: {key} holds values that are not finite (NaN or inf), and so would every image; "
+                "take weights saved before training diverged"
+            )
+    network.load_state_dict(state, strict=True)
+    return network
+
+
+def state_dict(path, name: str, hint: str = "") -> dict[str, torch.Tensor]:
+    """The tensors of a weight file by key, without ``module.``; ``name`` is the network that they are wanted for."""
+    state = read(path, hint)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError(f"{path} holds no state dict of tensors; expected the weights of {name}")
+    return {str(key).removeprefix("module."): value for key, value in state.items()}
+
+
+def misfit(network: nn.Module, state: dict[str, torch.Tensor]) -> str:
+    """What keeps ``state`` from fitting ``network``, in one line ('' when nothing does)."""
+    own = network.state_dict()
+    missing, extra = [key for key in own if key not in state], [key for key in state if key not in own]
+    shared = [key for key in own if key in state]
+    shaped = [key for key in shared if own[key].shape != state[key].shape]
+    typed = [key for key in shared if own[key].is_floating_point() != state[key].is_floating_point()]
+    parts = []
+    for what, keys in (("lacks", missing), ("has the unknown", extra)):
+        if keys:
+            parts.append(
+                f"it {what} key{'s' * (len(keys) > 1)} {keys[0]}" + (f" and {len(keys) - 1} more" if keys[1:] else "")
+            )
+    if shaped:
+        key = shaped[0]
+        parts.append(
+            f"{key} has shape {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+            + (f", and {len(shaped) - 1} more shapes differ" if shaped[1:] else "")
+        )
+    if typed:
+        key = typed[0]
+        parts.append(f"{key} is of {state[key].dtype}, expected {own[key].dtype}")
+    look = looks_like(state) if parts else None  # building every network takes a moment
+    if look and look != type(network).__name__:
+        parts.insert(0, f"it looks like the weights of {look}")
+    return "; ".join(parts)
+
+
+def looks_like(state: dict[str, torch.Tensor]) -> str | None:
+    """The name of the network of this program whose keys these are, if any."""
+    for name, build in NETWORKS.items():
+        # Not on the meta device, where initialising makes PyTorch load its compiler first, which takes seconds.
+        with torch.random.fork_rng(devices=[]):
+            keys = build().state_dict().keys()
+        if len(keys & state.keys()) > 0.5 * max(len(keys), len(state)):
+            return name
+    return None
+
+
+def save(content, path) -> None:
+    """Save tensors and plain values; the file appears whole or not at all."""
+    with replacing(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch's own writer does not say what the system said
+            raise OSError(f"{path} could not be written; is the disk full? ({str(error).splitlines()[0]})") from error

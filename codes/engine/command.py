@@ -1,0 +1,107 @@
+"""What every command line shares: mistakes of the user end in one line and exit code 2, not in a traceback."""
+
+import argparse
+import difflib
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from codes.engine import distributed
+from codes.errors import InputError, one_line
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and the description as it is written."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, and which names the nearest flag for an unknown one."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, formatter_class=HelpFormatter, **options)
+
+    def parse_args(self, args=None, namespace=None):
+        """As in argparse, but unknown flags are explained."""
+        namespace, unknown = self.parse_known_args(args, namespace)
+        for word in unknown:
+            if word.startswith("-"):
+                self.error(
+                    f"unknown flag {word.split('=')[0]}{nearest(word.split('=')[0], self._option_string_actions)}"
+                )
+        if unknown:
+            self.error(f"unexpected word '{unknown[0]}'; every value belongs to a flag (see --help)")
+        return namespace
+
+    def error(self, message):
+        """Print one line and exit with code 2."""
+        fail(message, self.prog)
+
+
+def nearest(word: str, known) -> str:
+    """' (did you mean X?)' for the known word most like ``word``, or a pointer to the help."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {match[0]}?)" if match else " (see --help)"
+
+
+def fail(message, program: str | None = None) -> None:
+    """Print 'program: error: message' in one line on stderr and exit with code 2; of several processes, one prints."""
+    if distributed.first_to_fail():
+        print(f"{program or Path(sys.argv[0]).name}: error: {one_line(message)}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def command(main: Callable[[], None]) -> None:
+    """Run a script's ``main``: a user's mistake becomes one line, Ctrl-C exit code 130.
+
+    Of several processes (:mod:`codes.engine.distributed`) the first that fails is heard.
+    """
+    try:
+        _let_go(main)
+    except (InputError, OSError) as error:
+        fail(error)
+    except MemoryError:
+        fail("out of memory")
+    except KeyboardInterrupt:
+        if distributed.first_to_fail():
+            print(f"\n{Path(sys.argv[0]).name}: stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        if isinstance(error, RuntimeError) and distributed.is_loss_of_contact(error):
+            fail(f"another process of this run ended or cannot be reached ({one_line(error)[:120]})")
+        if isinstance(error, RuntimeError) and (advice := advice_on_memory(error)):
+            fail(advice)
+        if distributed.first_to_fail():
+            raise
+        raise SystemExit(2) from None
+
+
+def advice_on_memory(error: RuntimeError) -> str:
+    """What to do about an error of PyTorch that comes from too little memory, in one line; '' for any other."""
+    text, what = str(error), one_line(error)[:120]
+    if "DefaultCPUAllocator" in text:
+        return f"out of memory ({what}); try a smaller --bs or --roi_size"
+    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "ALLOC_FAILED" in text:
+        return f"out of memory on the device ({what}); try a smaller --bs, --roi_size or --precision bf16"
+    # An error that a loader process reports itself has another beginning.
+    if text.startswith("DataLoader worker (pid") or "shared memory object" in text or "(shm)" in text:
+        return (
+            f"a loader process ended ({what}); if memory ran short, try fewer --workers or a smaller --bs, in Docker a "
+            "larger --shm-size; the same command goes on"
+        )
+    return ""
+
+
+def _let_go(main: Callable[[], None]) -> None:
+    """Run ``main``; an error that leaves it holds none of its variables any more.
+
+    An error from a loader process refers to the loader and to itself, and the loader's processes heed no SIGTERM: kept
+    alive so, they would be waited for at the end of the program, for ever.
+    """
+    try:
+        main()
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)
+        raise

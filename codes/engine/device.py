@@ -1,0 +1,109 @@
+"""Where the program runs and in which precision."""
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from codes.errors import InputError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that ``--device`` names: 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
+
+    With a CPU the process is told to keep its memory (:func:`keep_memory`).
+
+    Raises:
+        ValueError: no such device here; says what there is.
+    """
+    mps = torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    if name == "cpu":
+        keep_memory()
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdigit())):
+        raise InputError(f"--device is '{name}'; expected auto, cpu, cuda, cuda:N or mps")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise InputError(
+            f"--device {name}: this machine offers {count or 'no'} CUDA device{'s' * (count != 1)} to PyTorch; "
+            "use --device auto or cpu"
+        )
+    if kind == "mps" and not mps:
+        raise InputError("--device mps: PyTorch finds no Apple GPU here; use --device auto or cpu")
+    if number:  # what takes the current GPU, as the loader's pinned memory does, takes this one too
+        torch.cuda.set_device(int(number))
+    return torch.device(name)
+
+
+def keep_memory(keep: bool = True) -> None:
+    """Let the C library reuse the memory of freed tensors of up to 32 MB instead of giving it back to the system.
+
+    Fresh memory comes in pages that the system clears one by one, which can take longer than the operation that
+    fills them. glibc only; nothing elsewhere. The memory is given back when the process ends.
+
+    Args:
+        keep: False goes back to what glibc does by itself, which keeps 64 MB.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: larger blocks come from the system; 32 MB is the most it takes
+            mallopt(-1, 2**31 - 1 if keep else 2**26)  # M_TRIM_THRESHOLD: free memory that is kept
+
+
+def be_deterministic() -> None:
+    """Operations with the same result each time; PyTorch warns of one that it does not have in such a form."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def describe(device: torch.device) -> str:
+    """A device in words."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+def autocast(device: torch.device, precision: str):
+    """The autocast context of a precision: 'fp32' (none), 'bf16' or 'fp16' (on a GPU)."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    if precision == "fp16" and device.type == "cpu":
+        raise InputError("--precision fp16 needs a GPU; on a CPU use fp32 or bf16")
+    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def place(network: nn.Module, device: torch.device) -> nn.Module:
+    """Bring a network to a device, its convolutions in the channels-last layout, which is faster."""
+    return network.to(device, memory_format=torch.channels_last)
+
+
+def compiled(network: nn.Module, say: Callable[[str], None]) -> Callable:
+    """``network`` through torch.compile; itself from the first failure on, which ``say`` is told in one line."""
+    with contextlib.suppress(ImportError, AttributeError):  # of this PyTorch; takes a second, so not at the top
+        from torch._functorch import config
+
+        # Else the gradient is compiled within backward(), past what falls back here.
+        config.force_non_lazy_backward_lowering = True
+    ways = [torch.compile(network), network]
+
+    def call(*inputs):
+        try:
+            return ways[0](*inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a missing compiler or Triton, an operation that it does not know, ...
+            if len(ways) == 1:
+                raise
+            ways.pop(0)
+            say(f"--compile: torch.compile failed, the run goes on without it ({' '.join(str(error).split())[:200]})")
+            return network(*inputs)
+
+    return call

@@ -1,0 +1,1 @@
+"""From light to data sets: the sensor, synthesis, preparation of GOPRO, interpolation."""

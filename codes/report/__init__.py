@@ -1,0 +1,1 @@
+"""What was measured: evaluation, tables, figures."""

@@ -1,0 +1,318 @@
+"""Evaluation, written once for all three stages, in training and in ``--test_mode``.
+
+A recipe says which rows its table has; everything else is here: eval mode, inference mode, timing, metrics,
+pictures, files. It never touches a checkpoint.
+
+Several ranks (distributed.py) measure the samples in turn; rank 0 collects and writes, and its table is the one that
+a single process would make.
+"""
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import Subset
+from tqdm import tqdm
+
+from codes import metrics as metric_functions
+from codes.dataset import SpikeData
+from codes.engine import distributed
+from codes.engine.device import autocast, describe
+from codes.engine.loader import loader
+from codes.engine.options import as_dict
+from codes.engine.run import provenance
+from codes.errors import InputError
+from codes.files import replacing
+from codes.image import to_uint8, write_image
+from codes.metrics import compute_img_metric
+from codes.report.figures import magnified
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table for one sample.
+
+    Args:
+        name: the row's name, officially 'SDM', 'Deblur_Net' and so on.
+        prediction: ``(1, C, H, W)`` in [0, 1], or ``(M, C, H, W)`` at M instants: their mean counts, the middle one is
+            shown.
+        target: like ``prediction``, or None where there is no reference.
+        kind: the word in the picture's file name.
+    """
+
+    name: str
+    prediction: torch.Tensor
+    target: torch.Tensor | None
+    kind: str
+
+
+Rows = Callable[[dict], Iterator[Row]]
+"""A recipe's function from a sample (a batch of one) to its rows. Time between rows is the later row's."""
+
+
+@dataclass
+class Measured:
+    """What was measured of one sample, and can travel to another process.
+
+    Args:
+        name: the sample.
+        values: row -> metric -> value; no metric where there is no reference.
+        seconds: row -> seconds.
+        pictures: (the word in the file name, caption, uint8 ``(H, W, 3)`` B,G,R) of each picture.
+        fault: why the sample could not be read, if so.
+    """
+
+    name: str
+    values: dict[str, dict[str, float]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    pictures: list[tuple] = field(default_factory=list)
+    fault: str = ""
+
+
+@dataclass
+class Report:
+    """The values of an evaluation.
+
+    Args:
+        names: samples, in order.
+        values: row -> metric -> one value per sample.
+        seconds: row -> seconds over all samples; what rows share counts where it was first computed.
+        panels: comparison pictures, uint8 ``(H, W, 3)`` B,G,R.
+        faults: sample that could not be read -> why.
+    """
+
+    names: list[str] = field(default_factory=list)
+    values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    panels: list = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
+
+    def add(self, sample: Measured) -> None:
+        """Take up the next sample."""
+        if sample.fault:
+            self.faults[sample.name] = sample.fault
+            return
+        self.names.append(sample.name)
+        for row, values in sample.values.items():
+            columns = self.values.setdefault(row, {})
+            for metric, value in values.items():
+                columns.setdefault(metric, []).append(value)
+            self.seconds[row] = self.seconds.get(row, 0.0) + sample.seconds[row]
+
+    @property
+    def count(self) -> int:
+        """Number of samples."""
+        return len(self.names)
+
+    @property
+    def milliseconds(self) -> float:
+        """Milliseconds per sample for all rows together, without reading and metrics."""
+        return 1000 * sum(self.seconds.values()) / max(self.count, 1)
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Row -> metric -> mean over samples."""
+        return {
+            row: {metric: sum(values) / len(values) for metric, values in columns.items()}
+            for row, columns in self.values.items()
+        }
+
+    def lines(self) -> list[str]:
+        """The rows in the official form: ``Deblur_Net: ssim: 0.786  psnr: 27.928  ``."""
+        return [
+            f"{row}: " + ("".join(f"{metric}: {value:.3f}  " for metric, value in columns.items()) or "no reference")
+            for row, columns in self.means().items()
+        ] + [f"skipped {name}: {fault}" for name, fault in self.faults.items()]
+
+    def write(self, folder: Path, about: dict) -> None:
+        """Write results.json (means and every sample), results.csv (means) and results.txt (the official lines)."""
+        means = self.means()
+        rows = {
+            row: {
+                **means[row],
+                "ms": 1000 * self.seconds[row] / max(self.count, 1),
+                "per_sample": {
+                    name: {m: values[i] for m, values in columns.items()} for i, name in enumerate(self.names)
+                },
+            }
+            for row, columns in self.values.items()
+        }
+        with replacing(folder / "results.json") as path:
+            path.write_text(
+                json.dumps(
+                    {
+                        **about,
+                        "samples": self.count,
+                        "skipped": self.faults,
+                        "ms_per_sample": self.milliseconds,
+                        "rows": rows,
+                    },
+                    indent=1,
+                )
+            )
+        metrics = list(dict.fromkeys(metric for columns in means.values() for metric in columns))
+        with replacing(folder / "results.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["row", *metrics, "ms", "samples"])
+            for row, columns in means.items():
+                writer.writerow(
+                    [row, *(columns.get(metric, "") for metric in metrics), f"{rows[row]['ms']:.1f}", self.count]
+                )
+        with replacing(folder / "results.txt") as path:
+            path.write_text("\n".join(self.lines()) + "\n", encoding="utf-8")
+
+
+def measure(row: Row, metric: str, convention: str, lpips=None) -> float:
+    """One metric of one row in the 'official' or the 'standard' convention (codes.metrics), the mean over images."""
+    values = []
+    for prediction, target in zip(row.prediction.float().split(1), row.target.float().split(1), strict=True):
+        if convention == "official" or metric == "lpips":
+            values.append(compute_img_metric(prediction, target, metric, lpips=lpips))
+        else:
+            values.append(getattr(metric_functions, metric)(prediction, target).mean().item())
+    return sum(values) / len(values)
+
+
+def evaluate(run, dataset: SpikeData, rows: Rows, network: nn.Module) -> Report:
+    """The evaluation during training: ``--eval_samples`` samples spread evenly over the data set.
+
+    Args:
+        run: the run (:class:`codes.engine.run.Run`); gives configuration, device, folder and epoch.
+        dataset: with sharp images where there are any.
+        rows: the recipe's rows.
+        network: what is being trained; evaluated in eval mode and left in training mode.
+    """
+    network.eval()
+    images = run.folder / "imgs"
+    report = measure_rows(
+        run.cfg, run.device, dataset, rows, images, f"{run.epoch:03}", run.cfg.eval_samples, run.lpips
+    )
+    network.train()
+    return report
+
+
+def test(run, dataset: SpikeData, rows: Rows, weights: list[str]) -> None:
+    """``--test_mode``: every sample, printed, and written to test_mode/ in the run's folder.
+
+    Args:
+        run, dataset, rows: as in :func:`evaluate`; the networks are in eval mode.
+        weights: the checkpoints behind the rows, to be noted in the results.
+    """
+    folder = run.folder / "test_mode"
+    run.say(f"{dataset.folder}: {len(dataset)} samples, whole frames, {run.cfg.precision} on {describe(run.device)}")
+    if not dataset.use_sharp:
+        run.say("this data set has no sharp images: pictures are written, rows that need one have no figures")
+    report = measure_rows(run.cfg, run.device, dataset, rows, folder / "imgs", lpips=run.lpips)
+    if run.rank > 0:
+        return
+    for line in report.lines():
+        run.say(line)
+    run.say(
+        f"{report.count} samples, {report.milliseconds:.1f} ms per sample; {folder}/results.json, results.csv, imgs/"
+    )
+    about = {
+        "configuration": as_dict(run.cfg),
+        "weights": weights,
+        "device": describe(run.device),
+        "about": provenance(),
+    }
+    report.write(folder, about)
+
+
+def measure_rows(
+    cfg,
+    device: torch.device,
+    dataset: SpikeData,
+    rows: Rows,
+    images: Path,
+    prefix: str = "000",
+    samples: int = 0,
+    lpips=None,
+) -> Report:
+    """Measure the rows of a table, whole frames, one sample at a time.
+
+    Args:
+        cfg: the configuration (:class:`codes.engine.options.EvalConfig`).
+        device: where to compute.
+        dataset: with sharp images where there are any.
+        rows: what the table holds.
+        images: folder for pictures ``{prefix}_{index:04}_{kind}.png`` and ``..._panel.png``.
+        prefix: officially the epoch, three digits.
+        samples: how many samples, spread evenly over the data set; 0 is all.
+        lpips: the network of the metric 'lpips'.
+    """
+    report, rank, world = Report(), distributed.rank(), distributed.world()
+    chosen = range(len(dataset))
+    if 0 < samples < len(dataset):
+        chosen = [index * len(dataset) // samples for index in range(samples)]
+    source = iter(loader(Subset(dataset, chosen[rank::world]), workers=cfg.workers))
+    hide = rank > 0 or not sys.stderr.isatty()
+    with tqdm(total=len(chosen), desc="evaluate", unit="sample", leave=False, disable=hide) as bar:
+        for first in range(0, len(chosen), world):  # a sample on each rank, as far as they go
+            own = None
+            if first + rank < len(chosen):
+                own = measure_sample(cfg, device, next(source), rows, first + rank < cfg.eval_images, lpips)
+            for index, sample in enumerate(distributed.gather(own), first):
+                if sample is not None:
+                    report.add(sample)
+                    if sample.pictures:
+                        report.panels.append(save_pictures(sample.pictures, images, f"{prefix}_{index:04}"))
+                    bar.update()
+    if report.faults and not report.count:
+        raise InputError(
+            f"none of the {len(chosen)} samples can be read; the first: {next(iter(report.faults.values()))}"
+        )
+    return report
+
+
+def measure_sample(cfg, device: torch.device, sample: dict, rows: Rows, pictures: bool, lpips=None) -> Measured:
+    """Measure the rows of one sample, a batch of one; with ``pictures`` if asked. The rest is as above."""
+    if "faults" in sample:
+        ((name, fault),) = sample["faults"].items()
+        return Measured(name, fault=fault)
+    measured, shown = Measured(sample["name"][0]), []
+    sample = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in sample.items()}
+    with torch.inference_mode(), autocast(device, cfg.precision):
+        synchronize(device)
+        start = time.perf_counter()
+        for row in rows(sample):
+            synchronize(device)
+            measured.seconds[row.name] = time.perf_counter() - start
+            values = measured.values[row.name] = {}
+            if row.target is not None:
+                with torch.autocast(device.type, enabled=False):
+                    for metric in cfg.metrics:
+                        values[metric] = measure(row, metric, cfg.metric_convention, lpips)
+            if pictures:
+                shown.append((row, row.name + (f"  {values['psnr']:.2f} dB" if "psnr" in values else "")))
+            start = time.perf_counter()
+    if pictures and "sharp" in sample:
+        shown.append((Row("Sharp", sample["sharp"], None, "sharp"), "Sharp"))
+    measured.pictures = [
+        (row.kind, caption, to_uint8(row.prediction[len(row.prediction) // 2])) for row, caption in shown
+    ]
+    return measured
+
+
+def save_pictures(pictures: list[tuple], folder: Path, stem: str):
+    """Write each picture under its official name, and all side by side with a magnified part; returns the panel."""
+    cells = []
+    for kind, caption, image in pictures:
+        write_image(folder / f"{stem}_{kind}.png", image)
+        cells.append((image, caption))
+    panel = magnified(cells, columns=len(cells) if len(cells) <= 4 else (len(cells) + 1) // 2)
+    write_image(folder / f"{stem}_panel.png", panel)
+    return panel
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the GPU, so that a clock read next is right."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

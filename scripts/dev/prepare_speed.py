@@ -1,0 +1,116 @@
+"""How fast a data set is prepared: one pass against the official steps, on the same frames and machine.
+
+    python scripts/dev/prepare_speed.py [--size 720x1280] [--raw 40] [--sequences 2]
+
+Films of a moving camera over photographs are rendered and their raw frames interpolated to disk. Then the official way
+(textbook.py: blur, spikes and sharp frames one after another, each reading its frames from disk), the one pass
+on the same interpolated frames, and the one pass on the raw frames with optical flow. Blurry and sharp images must be
+equal. A Markdown table of seconds per blurry sample and of bytes on disk is printed.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+
+from codes.engine.command import Parser, command  # noqa: E402
+from codes.errors import InputError  # noqa: E402
+from codes.image import read_image, write_image  # noqa: E402
+from codes.making.interpolation import Flow  # noqa: E402
+from codes.making.preparation import Recipe  # noqa: E402
+from codes.making.synthesis import Scene, draw_sample  # noqa: E402
+from scripts.dev import textbook  # noqa: E402
+from scripts.make_demo_data import at_least, find_photos, frame_size  # noqa: E402
+from scripts.prepare_gopro import run_all  # noqa: E402
+
+
+def make_parser() -> Parser:
+    """Every flag with its default."""
+    parser = Parser(description=__doc__)
+    add = parser.add_argument
+    add("--size", type=frame_size, default="720x1280", metavar="HxW", help="size of the frames")
+    add("--raw", type=at_least(30), default=40, metavar="N", help="raw frames of a sequence; 13 more, a sample more")
+    add("--sequences", type=at_least(1), default=2, metavar="N", help="sequences")
+    add("--workers", type=at_least(1), default=2, metavar="N", help="sequences at a time in the one pass")
+    add("--folder", type=Path, help="where the frames are kept meanwhile (default: a temporary folder)")
+    return parser
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in it."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def write_films(args, raw: Path, between: Path) -> dict[str, float]:
+    """Raw frames, and those with 7 inserted between neighbours; seconds of interpolating and writing the latter."""
+    seconds = {"interpolate": 0.0, "write": 0.0}
+    photos = list(find_photos(None, Path("unused")).values())
+    for index in range(args.sequences):
+        sample = draw_sample("test", index, photos, size=args.size, motion=(20, 80), max_foregrounds=3, seed=0)
+        scene = list(Scene(sample))
+        film, flow = [scene[abs(8 * k % 272 - 136)] for k in range(args.raw)], Flow()  # there and back
+        film = [np.rint(frame * 255).astype(np.uint8) for frame in film]
+        for k, frame in enumerate(film):
+            write_image(raw / f"s{index}" / f"{k:06}.png", frame)
+            begun = time.perf_counter()
+            inserted = flow.between(frame, film[k + 1], 7) if k + 1 < len(film) else []
+            seconds["interpolate"] += time.perf_counter() - begun
+            begun = time.perf_counter()
+            write_image(between / f"s{index}" / f"{k:06}.png", frame)
+            for step, image in enumerate(inserted):
+                write_image(between / f"s{index}" / f"{k:06}_{step}.png", image)
+            seconds["write"] += time.perf_counter() - begun
+    return seconds
+
+
+def measure(args, folder: Path) -> None:
+    """Do all, compare, print."""
+    raw, between = folder / "raw", folder / "interpolated"
+    cv2.setNumThreads(1)
+    made = write_films(args, raw, between)
+    wall = {"interpolated to disk": sum(made.values())}
+    split = {"interpolated to disk": made}
+    begun = time.perf_counter()
+    split["official steps"] = textbook.prepare(between, folder / "steps")
+    wall["official steps"] = time.perf_counter() - begun
+    for name, source, interp, out in (
+        ("one pass, interpolated frames", between, "none", folder / "none"),
+        ("one pass, raw frames, flow", raw, "flow", folder / "flow"),
+    ):
+        begun = time.perf_counter()
+        done = run_all(sorted(source.iterdir()), Recipe(), interp, out, args.workers)
+        wall[name] = time.perf_counter() - begun
+        split[name] = {key: sum(part.seconds[key] for part in done) for key in done[0].seconds}
+    samples = len(list((folder / "steps").glob("blur_data/*/*")))
+    for out in ("none", "flow"):
+        for path in (folder / "steps").glob("[bs]*r*_data/*/*.png"):
+            other = folder / out / path.relative_to(folder / "steps")
+            if not np.array_equal(read_image(path), read_image(other)):
+                raise InputError(f"{path} and {other} differ")
+    kinds = ("decode", "interpolate", "blur", "spikes", "write")
+    print(f"seconds per blurry sample of {args.size[0]}x{args.size[1]}, {samples} samples, {args.workers} workers\n")
+    print("| way | " + " | ".join(kinds) + " | sum of work | elapsed |" + "\n" + "|---" * (len(kinds) + 3) + "|")
+    for name, parts in split.items():
+        cells = " | ".join(f"{parts[kind] / samples:.2f}" if parts.get(kind) else "–" for kind in kinds)
+        print(f"| {name} | {cells} | {sum(parts.values()) / samples:.2f} | {wall[name] / samples:.2f} |")
+    print()
+    sizes = {name: size_of(path) / 1e6 for name, path in (("raw", raw), ("interpolated", between))}
+    per = {name: f"{size / samples:.0f} MB" for name, size in sizes.items()}
+    print(f"disk per sample: raw frames {per['raw']}, interpolated {per['interpolated']},")
+    print(f"the data set {size_of(folder / 'none') / 1e6 / samples:.1f} MB; the one pass writes nothing else")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure in a folder that is removed afterwards."""
+    args = make_parser().parse_args(arguments)
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        measure(args, Path(folder))
+
+
+if __name__ == "__main__":
+    command(main)

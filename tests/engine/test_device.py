@@ -1,0 +1,84 @@
+import pytest
+import torch
+
+from codes.engine.device import autocast, choose_device, compiled, describe, place
+
+
+def test_choices():
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert choose_device("auto").type == best
+    assert choose_device("cpu") == torch.device("cpu") and "threads" in describe(torch.device("cpu"))
+    for name in ("gpu", "cpu:1", "cuda:x", ""):
+        with pytest.raises(ValueError, match="expected auto, cpu"):
+            choose_device(name)
+    with pytest.raises(ValueError, match="CUDA device"):
+        choose_device("cuda:99")
+
+
+def test_precisions():
+    a = torch.ones(4, 4)
+    for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        with autocast(torch.device("cpu"), precision):
+            assert (a @ a).dtype == kind
+    with pytest.raises(ValueError, match="needs a GPU"):
+        autocast(torch.device("cpu"), "fp16")
+
+
+def test_placing_changes_the_layout_not_the_weights():
+    network = torch.nn.Conv2d(4, 4, 3)
+    before = network.weight.detach().clone()
+    assert place(network, torch.device("cpu")).weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(network.weight, before)
+
+
+def test_compiled_falls_back_and_says_so(monkeypatch):
+    """A failure of the compiler costs one line; an error of the network itself still shows."""
+    said = []
+
+    def broken(_network):
+        def call(_x):
+            raise RuntimeError("no C++ compiler\nfound")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    net = compiled(torch.nn.Linear(3, 2), said.append)
+    assert net(torch.zeros(1, 3)).shape == (1, 2) and net(torch.zeros(4, 3)).shape == (4, 2)
+    assert said == ["--compile: torch.compile failed, the run goes on without it (no C++ compiler found)"]
+    with pytest.raises(RuntimeError, match="shapes"):
+        net(torch.zeros(1, 4))
+
+
+def test_compiled_is_used(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network: lambda x: 10 * network(x))
+    linear = torch.nn.Linear(3, 2)
+    x = torch.rand(1, 3)
+    assert torch.equal(compiled(linear, print)(x), 10 * linear(x))
+
+
+def test_compiled_falls_back_where_the_gradient_alone_cannot_be_compiled(monkeypatch):
+    """A backend that runs graphs as they are, but has no way for those of gradients."""
+    config = pytest.importorskip("torch._functorch.config")
+    if not hasattr(config, "force_non_lazy_backward_lowering"):
+        pytest.skip("this PyTorch compiles gradients within backward()")
+    from functorch.compile import make_boxed_func
+    from torch._dynamo.backends.common import aot_autograd
+
+    def fails(_graph, _inputs):
+        raise RuntimeError("no Triton")
+
+    backend = aot_autograd(fw_compiler=lambda graph, _inputs: make_boxed_func(graph.forward), bw_compiler=fails)
+    compile_, said = torch.compile, []
+    monkeypatch.setattr(torch, "compile", lambda network: compile_(network, backend=backend))
+    linear = torch.nn.Linear(3, 2)
+    compiled(linear, said.append)(torch.ones(1, 3)).sum().backward()
+    assert torch.equal(linear.weight.grad, torch.ones(2, 3)) and len(said) == 1 and "no Triton" in said[0]
+
+
+def test_a_gpu_by_number_is_the_current_one(monkeypatch):
+    """Stand-ins for two GPUs."""
+    current = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert choose_device("cuda:1") == torch.device("cuda", 1) and current == [1]
+    assert choose_device("cuda") == torch.device("cuda") and current == [1]

@@ -1,0 +1,153 @@
+"""Mistakes of the user: each ends in one line that names the script, exit code 2, and nothing half-written."""
+
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from codes.engine.command import command
+from tests.conftest import ROOT, STAGES, call, options, refused
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_missing_data(script, tmp_path):
+    assert "no data set" in refused(
+        script,
+        "--base_folder",
+        tmp_path / "none",
+        "--save_folder",
+        tmp_path / "exp",
+        *(["--teacher", "sdm"] if script == "train_deblur.py" else []),
+    )
+    assert not (tmp_path / "exp").exists()
+
+
+def test_bad_flags(tiny, tmp_path):
+    assert "did you mean --lambda_reblur?" in refused("train_deblur.py", "--lamda_reblur", 3)
+    (tmp_path / "c.yml").write_text("lambda_reblurr: 3\n")
+    assert "did you mean lambda_reblur?" in refused("train_deblur.py", "--config", tmp_path / "c.yml")
+    assert "larger than the image" in refused("train_bsn.py", "--base_folder", tiny, "--save_folder", tmp_path / "exp")
+    if not torch.cuda.is_available():
+        assert "no CUDA device" in refused("train_bsn.py", "--base_folder", tiny, "--device", "cuda")
+    assert "expected auto, cpu" in refused("train_bsn.py", "--base_folder", tiny, "--device", "gpu")
+    assert "needs a GPU" in refused("train_bsn.py", "--base_folder", tiny, "--device", "cpu", "--precision", "fp16")
+    assert not (tmp_path / "exp").exists()
+
+
+def test_bad_checkpoints(tiny, tmp_path, checkpoints):
+    common = ["--test_mode", "--base_folder", tiny, "--save_folder", tmp_path / "exp"]
+    assert "looks like the weights of EDSR" in refused("train_bsn.py", *common, "--bsn_path", checkpoints / "SR_70.pth")
+    (tmp_path / "a.pth").write_bytes(b"no checkpoint")
+    assert "is no PyTorch checkpoint" in refused("train_bsn.py", *common, "--bsn_path", tmp_path / "a.pth")
+    assert "no checkpoint at" in refused("train_bsn.py", *common, "--bsn_path", tmp_path / "none.pth")
+    assert "--teacher sdm, which needs none" in refused(
+        "train_deblur.py", "--base_folder", tiny, "--bsn_path", tmp_path / "none.pth"
+    )
+    assert not (tmp_path / "exp").exists()
+
+
+def test_vgg_that_cannot_be_had(tiny, tmp_path, monkeypatch):
+    import urllib.error
+
+    def no_network(*_args, **_options):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
+    argv = ["--teacher", "sdm", "--base_folder", tiny, "--save_folder", tmp_path / "exp", "--roi_size", 32]
+    _, err = call("train_deblur.py", *argv, code=2)
+    err = "".join(line for line in err.splitlines(keepends=True) if not line.startswith("Downloading:"))  # torch 2.4
+    assert err.count("\n") == 1
+    assert "vgg16-397923af.pth" in err and str(tmp_path / "torch") in err and "--tea_loss" in err
+    assert not (tmp_path / "exp").exists()
+
+
+def test_a_png_that_breaks_in_a_loader_process(copy, tmp_path):
+    """As a process of its own, which must also end."""
+    sorted(copy.glob("train/blur_data/*/*.png"))[2].write_bytes(b"no image")
+    argv = options("train_sr.py", copy, tmp_path / "exp", "--max_steps", 9, "--eval_every", 0, "--workers", 1)
+    command = list(map(str, [sys.executable, ROOT / "train_sr.py", *argv]))
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert "000019.png is no image that can be decoded" in result.stderr
+
+
+def test_unwritable_output(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    err = refused("train_sr.py", *options("train_sr.py", tiny, tmp_path / "file", "--max_steps", 1))
+    assert str(tmp_path / "file") in err
+
+
+def test_full_disk(tiny, tmp_path):
+    """A limit on the size of files stands for a full disk: one line, and nothing half-written."""
+    argv = options("train_sr.py", tiny, tmp_path, "--max_steps", 3, "--eval_every", 0)
+    words = " ".join(shlex.quote(str(word)) for word in [sys.executable, ROOT / "train_sr.py", *argv])
+    result = subprocess.run(["bash", "-c", f"ulimit -f 300; exec {words}"], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1 and "state.pth could not be written" in result.stderr
+    assert not list((tmp_path / "test" / "ckpts").iterdir())
+
+
+def test_a_state_that_is_none(tiny, tmp_path, checkpoints):
+    argv = options("train_sr.py", tiny, tmp_path, "--max_steps", 1, "--eval_every", 0)
+    call("train_sr.py", *argv)
+    shutil.copy(checkpoints / "SR_70.pth", tmp_path / "test" / "ckpts" / "state.pth")
+    assert "is no training state" in refused("train_sr.py", *argv)
+
+
+def test_damaged_vgg(tiny, tmp_path, monkeypatch):
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "vgg16-397923af.pth").write_bytes(b"damaged")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    argv = ["--teacher", "sdm", "--base_folder", tiny, "--save_folder", tmp_path / "exp", "--roi_size", 32]
+    assert "vgg16-397923af.pth and put it in" in refused("train_deblur.py", *argv)
+
+
+def test_demo_options():
+    for argv, says in (
+        (["--foo"], "unknown option '--foo'"),
+        (["--size"], "--size needs a value"),
+        (["--bsn_steps", "x"], "expected a whole number above 0"),
+        (["--skip", "bsn,foo"], "no stage 'foo'"),
+    ):
+        result = subprocess.run(["bash", ROOT / "scripts" / "demo.sh", *argv], capture_output=True, text=True)
+        assert result.returncode == 2 and says in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_out_of_memory(monkeypatch, capsys):
+    """What PyTorch says of it, asked for more than any machine has; and what it says elsewhere."""
+
+    def fails(error):
+        with pytest.raises(SystemExit) as ended:
+            command(error)
+        assert ended.value.code == 2
+        return capsys.readouterr().err
+
+    def killed():
+        raise RuntimeError(
+            "DataLoader worker (pid 12) is killed by signal: Bus error. It is possible that dataloader's"
+        )
+
+    def on_device(kind, text):
+        def raise_():
+            raise kind(text)
+
+        return raise_
+
+    monkeypatch.setattr(sys, "argv", ["train_sr.py"])
+    err = fails(lambda: torch.empty(10**15))
+    assert err.startswith("train_sr.py: error: out of memory (") and "smaller --bs" in err and err.count("\n") == 1
+    assert "a loader process ended (" in (err := fails(killed)) and "--shm-size" in err and err.count("\n") == 1
+    for kind, text in (
+        (torch.OutOfMemoryError, "CUDA out of memory. Tried to allocate 2.00 GiB"),
+        (RuntimeError, "MPS backend out of memory (MPS allocated: 9.00 GB)"),
+        (RuntimeError, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ):
+        assert "out of memory on the device (" in (err := fails(on_device(kind, text))) and err.count("\n") == 1
+    for text in ("Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback", "size mismatch"):
+        with pytest.raises(RuntimeError):  # any other is a mistake of the program
+            command(on_device(RuntimeError, text))

@@ -1,0 +1,81 @@
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from codes.inference.alignment import align
+from codes.spike import read_dat, write_dat
+from tests.conftest import call
+
+
+def scene(height=45, width=64, seed=0):
+    """A textured grey picture with a strong slope of brightness, which must not count."""
+    noise = np.random.default_rng(seed).random((height, width)).astype(np.float32)
+    texture = cv2.GaussianBlur(noise, (0, 0), 1.5)
+    return 0.1 + 0.5 * np.linspace(0, 1, height, dtype=np.float32)[:, None] + (texture - 0.5)
+
+
+def swapped_bits(picture):
+    return picture.reshape(len(picture), -1, 8)[..., ::-1].reshape(picture.shape)
+
+
+def counted(light, seed=1):
+    """What 97 frames tell of the light: off by up to one spike, and some noise."""
+    return np.clip(light + np.random.default_rng(seed).uniform(-1, 1, light.shape) / 97, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (lambda x: x, ""),
+        (lambda x: x[::-1], "flipped vertically"),
+        (lambda x: x[:, ::-1], "flipped horizontally"),
+        (lambda x: x[::-1, ::-1], "turned by 180 degrees"),
+        (swapped_bits, "other bit order"),
+        (lambda x: np.roll(x, (4, -6), (0, 1)), "shifted by 4 rows and -6 columns"),
+        (lambda x: np.roll(x[::-1], (0, 7), (0, 1)), "flipped vertically and shifted by 0 rows and 7 columns"),
+        (lambda x: scene(seed=9), "do not show the image's scene"),
+        (lambda x: np.roll(x, 1, 1), ""),  # a spike pixel is within what a rig is adjusted to
+    ],
+)
+def test_what_is_wrong_is_named(spoil, words):
+    light = scene()
+    fault = align(light, counted(spoil(light))).fault
+    assert words in fault and bool(words) == bool(fault)
+
+
+def test_an_even_wall_tells_nothing():
+    wall = np.full((45, 64), 0.5, np.float32)
+    assert align(wall, counted(wall)).fault == ""
+
+
+def test_check_dataset(copy, tmp_path):
+    argv = [copy, "--sheet", tmp_path / "sheet.jpg"]
+    out, _ = call("scripts/check_dataset.py", *argv)
+    assert "5 samples, all sound" in out and "| train/spike_data/0000_astronaut | 1 | 64x96 | 7 |" in out
+    assert cv2.imread(str(tmp_path / "sheet.jpg")).shape == (5 * 320, 4 * 480, 3)
+    spikes = sorted((copy / "train/spike_data").glob("*/*.dat"))
+    write_dat(spikes[0], read_dat(spikes[0], 16, 24)[:, ::-1])
+    spikes[1].write_bytes(spikes[1].read_bytes()[:-10])
+    write_dat(spikes[2], np.zeros((137, 16, 24), np.uint8))
+    test = sorted((copy / "test/spike_data").glob("*/*.dat"))
+    (copy / "test/sharp_data" / test[0].parent.name / "000013.png").unlink()
+    (copy / "test/blur_data" / test[1].parent.name / "000019.png").write_bytes(b"x")
+    out, err = call("scripts/check_dataset.py", *argv, code=2)
+    for path, words in zip(
+        [*spikes, *test],
+        ("flipped vertically", "frames of 16x24 are 6576", "nearly dark", "6 of 7 sharp images", "no image that can"),
+        strict=True,
+    ):
+        assert any(str(path) in line and words in line for line in out.splitlines()), words
+    assert "5 problems in 5 samples" in err
+
+
+def test_check_real_captures(tiny, tmp_path):
+    for kind in ("spike_data", "blur_data"):
+        shutil.copytree(tiny / "test" / kind, tmp_path / "RSB" / kind)
+    out, _ = call("scripts/check_dataset.py", tmp_path / "RSB", "--data_type", "real", "--sheet", tmp_path / "s.jpg")
+    assert "2 samples, all sound" in out
+    _, err = call("scripts/check_dataset.py", tmp_path, code=2)
+    assert "holds no spike_data" in err

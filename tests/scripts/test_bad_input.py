@@ -1,0 +1,741 @@
+"""Malformed inputs over all scripts: each ends in one line that names the script and what is wrong, exit code 2.
+
+Nothing may be left behind by then. Run in this process, but for a few that could hang with loader processes.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import io
+import itertools
+import math
+import os
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import typing
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from codes.engine.checkpoint import save
+from codes.image import read_image
+from codes.model.bsn_model import BSN
+from codes.model.ldn_model import Deblur_Net
+from tests.conftest import ROOT, call, options, refused
+
+
+def listing(folder):
+    """Every path below a folder, with the size of files; links are not followed."""
+    paths = [Path(root) / name for root, folders, files in os.walk(folder) for name in (*folders, *files)]
+    return sorted((str(path), path.lstat().st_size if not path.is_dir() else 0) for path in paths)
+
+
+def refused_cleanly(folder, script, *argv):
+    """As refused(), and nothing in ``folder`` is made or changed."""
+    before = listing(folder)
+    error = refused(script, *argv)
+    assert listing(folder) == before
+    assert "Error" not in error and "Errno" not in error and "object has no" not in error, error
+    return error
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png_header(height, width):
+    """A PNG that declares a size and holds next to nothing."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+def encoded(image, form="PNG", **options):
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def becomes(content):
+    """A file's content is replaced: by bytes, or by what a function makes of its own."""
+    return lambda path: path.write_bytes(content(path.read_bytes()) if callable(content) else content)
+
+
+def becomes_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def becomes_loop(path):
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def becomes_dangling(path):
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def renamed(suffix):
+    return lambda path: path.rename(path.with_suffix(suffix))
+
+
+CUTS = random.Random(7).sample(range(1, 6000), 3)
+STREAMS = {
+    "empty": becomes(b""),
+    "one_byte": becomes(b"\1"),
+    **{f"cut_{cut}": becomes(lambda content, cut=cut: content[:cut]) for cut in CUTS},
+    "a_byte_short": becomes(lambda content: content[:-1]),
+    "a_byte_long": becomes(lambda content: content + b"\0"),
+    "a_frame_short": becomes(lambda content: content[: -16 * 24 // 8]),
+    "random": becomes(random.Random(8).randbytes(5000)),
+    "folder": becomes_folder,
+    "loop": becomes_loop,
+    "dangling": becomes_dangling,
+    "missing": Path.unlink,
+    "upper_case": renamed(".DAT"),
+}
+IMAGES = {
+    "empty": becomes(b""),
+    "signature": becomes(b"\x89PNG\r\n\x1a\n"),
+    **{f"cut_{cut}": becomes(lambda content, cut=cut: content[: len(content) * cut // 6000]) for cut in CUTS},
+    "a_byte_short": becomes(lambda content: content[:-1]),
+    "a_byte_other": becomes(lambda content: content[:3000] + bytes([content[3000] ^ 255]) + content[3001:]),
+    "random": becomes(random.Random(9).randbytes(5000)),
+    "header_60000": becomes(png_header(60000, 60000)),
+    "header_2_31": becomes(png_header(2**31 - 1, 2**31 - 1)),
+    "header_0": becomes(png_header(0, 96)),
+    "header_alone": becomes(png_header(64, 96)),
+    "other_size": becomes(encoded(Image.new("RGB", (96, 60)))),
+    "odd_size": becomes(encoded(Image.new("RGB", (95, 63)))),
+    "text": becomes(b"<html>404 not found</html>"),
+    "folder": becomes_folder,
+    "loop": becomes_loop,
+    "missing": Path.unlink,
+    "upper_case": renamed(".PNG"),
+}
+DAMAGES = [*(f"dat_{name}" for name in STREAMS), *(f"png_{name}" for name in IMAGES)]
+
+
+def reading(script, data, out):
+    """A command line of each script that reads a data set, at its first sample of the test split."""
+    return {
+        "train_bsn.py": options(script, data, out, "--train_split", "test"),
+        "train_sr.py": options(script, data, out, "--train_split", "test"),
+        "train_deblur.py": options(script, data, out),
+        "scripts/baselines/train_supervised.py": [
+            *options(script, data, out, "--train_split", "test", "--network", "stir", "--no-perceptual"),
+            *("--roi_size", 64),
+        ],
+        "scripts/compare.py": ["--base_folder", data, "--out", out, "--model_folder", out, "--workers", 0],
+        "scripts/reproduce_tables.py": [
+            *("--table", "sequence", "--base_folder", data, "--out", out, "--methods", "blur", "--metrics", "psnr"),
+            *("--workers", 0),
+        ],
+        "scripts/cache_dataset.py": ["--base_folder", data, "--cache", out, "--splits", "test", "--workers", 0],
+        "scripts/resimulate.py": ["--base_folder", data, "--out", out, "--split", "test", "--size", "64x96"],
+        "scripts/deblur.py": ["--base_folder", data, "--out", out, "--method", "sdm", "--device", "cpu"],
+    }[script]
+
+
+READERS = [
+    *("train_bsn.py", "train_sr.py", "train_deblur.py", "scripts/baselines/train_supervised.py"),
+    *(f"scripts/{name}.py" for name in ("compare", "reproduce_tables", "cache_dataset", "resimulate", "deblur")),
+]
+
+
+@pytest.mark.parametrize("script", READERS)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_samples(script, damage, copy, tmp_path):
+    kind, _, name = damage.partition("_")
+    damages, folder = (STREAMS, "spike_data") if kind == "dat" else (IMAGES, "blur_data")
+    paths = sorted((copy / "test" / folder).glob(f"*/*.{kind}"))
+    damages[name](paths[0])
+    if damage in ("dat_missing", "dat_upper_case", "dat_dangling", "dat_loop"):
+        for other in paths[1:]:
+            damages[name](other)
+    if "cache" in script:  # what was cached before is sound
+        refused(script, *reading(script, copy, tmp_path / "out"))
+    else:
+        refused_cleanly(tmp_path, script, *reading(script, copy, tmp_path / "out"))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_samples_are_reported(damage, copy, tmp_path):
+    """check_dataset.py goes on to the end, and its contact sheet is wanted."""
+    kind, _, name = damage.partition("_")
+    path = sorted((copy / "test" / ("spike_data" if kind == "dat" else "blur_data")).glob(f"*/*.{kind}"))[0]
+    (STREAMS if kind == "dat" else IMAGES)[name](path)
+    argv = "scripts/check_dataset.py", copy, "--sheet", tmp_path / "sheet.png", "--sheet_rows", 1
+    if damage in ("dat_missing", "dat_upper_case"):
+        call(*argv)  # a sample of which there is no stream is none
+        return
+    out, error = call(*argv, code=2)
+    assert error == f"check_dataset.py: error: 1 problems in 5 samples of {copy} (listed above)\n"
+    assert path.stem in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("damage", [name for name in IMAGES if name not in ("upper_case", "missing", "other_size")])
+def test_damaged_sharp_images_are_reported(damage, copy, tmp_path):
+    path = sorted((copy / "test" / "sharp_data").glob("*/*.png"))[3]
+    IMAGES[damage](path)
+    out, _ = call("scripts/check_dataset.py", copy, "--sheet", tmp_path / "sheet.png", code=2)
+    assert "sharp" in out.splitlines()[-1] or path.name in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "damage", [f"dat_{name}" for name in STREAMS] + [f"png_{name}" for name in IMAGES if name != "odd_size"]
+)
+def test_damaged_captures(damage, copy, tmp_path):
+    """Image and stream named on the command line."""
+    kind, _, name = damage.partition("_")
+    image, stream = (sorted(copy.glob(f"test/{part}/*/*"))[0] for part in ("blur_data", "spike_data"))
+    (STREAMS if kind == "dat" else IMAGES)[name](stream if kind == "dat" else image)
+    argv = ["--blur", image, "--spike", stream, "--out", tmp_path / "out", "--method", "sdm", "--device", "cpu"]
+    error = refused_cleanly(tmp_path, "scripts/deblur.py", *argv)
+    assert (stream if kind == "dat" or "size" in name else image).name in error or "--spike_size" in error
+
+
+# Flags --------------------------------------------------------------------------
+
+
+def configuration(script, name):
+    return getattr(importlib.import_module(script.removesuffix(".py").replace("/", ".")), name)
+
+
+CONFIGS = {
+    "train_bsn.py": "BSNConfig",
+    "train_sr.py": "SRConfig",
+    "train_deblur.py": "DeblurConfig",
+    "scripts/baselines/train_supervised.py": "SupervisedConfig",
+    "scripts/compare.py": "CompareConfig",
+    "scripts/reproduce_tables.py": "TablesConfig",
+    "scripts/cache_dataset.py": "CacheConfig",
+}
+NO_NUMBERS = ["", "x", "nan", "inf", "-inf", "1e999", "0x10", "1,5", "--", "9" * 400, "9" * 5000]
+"""Text that no numeric flag takes: neither a number, nor one that a computer's numbers hold."""
+
+
+def option_flags():
+    """(script, flag, values that it must refuse, part of the message) of every option of the configurations."""
+    for script, name in CONFIGS.items():
+        cls = configuration(script, name)
+        hints = typing.get_type_hints(cls)
+        for field in dataclasses.fields(cls):
+            low, high, kind = field.metadata["low"], field.metadata["high"], hints[field.name]
+            if kind in (int, float):
+                values = [*NO_NUMBERS, *(["1.5", "1e3", "1e-1"] if kind is int else [])]
+                values += [] if low is None else [str(low - 1), str(low - 10**9)]
+                values += [] if high is None else [str(high + 1), "1" + "0" * 30]
+                yield pytest.param(script, "--" + field.name, values, id=f"{script}-{field.name}")
+            elif kind is not bool and kind is not str:  # choices
+                yield pytest.param(script, "--" + field.name, ["", "x", "nan", "-1"], id=f"{script}-{field.name}")
+
+
+@pytest.mark.parametrize(("script", "flag", "values"), list(option_flags()))
+def test_options(script, flag, values, tmp_path):
+    for value in values:
+        argv = [f"{flag}={value}"] if not value or value[0] == "-" else [flag, value]
+        error = refused_cleanly(tmp_path, script, *argv, "--base_folder", tmp_path / "none")
+        assert flag in error and ("expected" in error or "must be" in error) and len(error) < 12000, error
+
+
+PARSERS = {  # what else the command line needs, so that the flag is what fails
+    "scripts/deblur.py": ["--blur", "{image}", "--spike", "{stream}", "--device", "cpu", "--out", "{out}"],
+    "scripts/robustness.py": ["--out", "{out}", "--methods", "blur"],
+    "scripts/resimulate.py": ["--base_folder", "{data}", "--out", "{out}"],
+    "scripts/make_demo_data.py": ["--out", "{out}"],
+    "scripts/prepare_gopro.py": ["--raw_folder", "{raw}", "--out", "{out}"],
+    "scripts/blur_syn.py": ["--raw_folder", "{raw}", "--out", "{out}"],
+    "scripts/spike_simulate.py": ["--raw_folder", "{raw}", "--out", "{out}"],
+    "scripts/sharp_extract.py": ["--raw_folder", "{raw}", "--out", "{out}"],
+    "scripts/check_dataset.py": ["{data}", "--sheet", "{out}/a.png"],
+    "scripts/plot_runs.py": ["{run}", "--out", "{out}/a.png"],
+    "scripts/dev/benchmark.py": ["--device", "cpu", "--only", "nothing"],
+    "scripts/dev/interp_quality.py": ["{raw}/s"],
+    "scripts/dev/prepare_speed.py": [],
+    "scripts/fetch_photos.py": ["--out", "{out}", "--debs", "{out}"],
+}
+
+
+def parser_of(script):
+    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+    if hasattr(module, "make_parser"):
+        return module.make_parser()
+    if script == "scripts/dev/benchmark.py":
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--repeats", type=int)
+        parser.add_argument("--precision", choices=("fp32", "bf16"))
+        return parser
+    outputs = {"blur_syn": "blur", "spike_simulate": "spike", "sharp_extract": "sharp"}[Path(script).stem]
+    return importlib.import_module("scripts.prepare_gopro").make_parser("", (outputs,), "none")
+
+
+def parser_flags():
+    for script in PARSERS:
+        for action in parser_of(script)._actions:
+            numeric = action.type is not None and action.type is not Path
+            if action.option_strings and (numeric or action.choices):
+                yield pytest.param(script, action, id=f"{script}-{action.dest}")
+
+
+@pytest.fixture(scope="session")
+def work(tiny, tmp_path_factory):
+    """Sound inputs of every kind, read only, by name."""
+    root = tmp_path_factory.mktemp("work")
+    (root / "raw" / "s").mkdir(parents=True)
+    for index in range(3):
+        cv2.imwrite(str(root / "raw" / "s" / f"{index:06}.png"), np.full((32, 64, 3), 80 * index, np.uint8))
+    (root / "run").mkdir()
+    (root / "run" / "metrics.jsonl").write_text('{"kind": "train", "step": 1, "epoch": 0, "loss": 1.0}\n')
+    image, stream = (sorted(tiny.glob(f"test/{part}/*/*"))[0] for part in ("blur_data", "spike_data"))
+    return {"raw": root / "raw", "run": root / "run", "image": image, "stream": stream, "data": tiny}
+
+
+def filled_in(words, work, out):
+    return [word.format(**work, out=out) for word in words]
+
+
+@pytest.mark.parametrize(("script", "action"), list(parser_flags()))
+def test_flags(script, action, work, tmp_path):
+    flag, count = action.option_strings[-1], 2 if action.nargs == 2 else 1
+    unlike = ["-7", "-1e3", "-0.5"] if callable(action.type) else []  # no flag takes these
+    for value in [*NO_NUMBERS, *unlike]:
+        if value == "--" or (count == 2 and value in unlike):
+            continue
+        words = [flag, *[value] * count] if count == 2 or value[:1].isalnum() else [f"{flag}={value}"]
+        error = refused_cleanly(tmp_path, script, *filled_in(PARSERS[script], work, tmp_path / "out"), *words)
+        assert flag in error and len(error) < 12000, error
+
+
+# YAML -----------------------------------------------------------------------------
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}, *{a}, *{a}, *{a}, *{a}, *{a}]\n" for a, b in itertools.pairwise("abcdefghi")
+)
+YAML = {
+    "false": "false\n",
+    "list": "- lr\n- 1\n",
+    "text": "lr 1e-4\n",
+    "number": "7",
+    "tabs": "lr:\t1\n\tbs: 2\n",
+    "unclosed": "lr: [1, 2\n",
+    "two_documents": "lr: 1\n---\nlr: 2\n",
+    "python_object": "lr: !!python/object/apply:os.mkdir [trap]\n",
+    "unknown_tag": "lr: !learning 1\n",
+    "binary": b"\xff\xfe\x00l\x00r",
+    "control_characters": b"lr: \x00\x01\n",
+    "latin_1": "exp_name: \xe9\n".encode("latin-1"),
+    "recursive": "metrics: &a [*a]\n",
+    "laughs": LAUGHS,
+    "laughs_in_an_option": LAUGHS.replace("i: &i", "metrics: &i"),
+    "laughs_in_a_text": "exp_name: &a [x, x]\nlr: [*a, *a]\n",
+    "merge_of_a_list": "<<: [1, 2]\n",
+    "list_as_key": "? [lr]\n: 1\n",
+    "number_as_key": "1: 2\n",
+    "none_as_key": "~: 2\n",
+    "nan": "lr: .nan\n",
+    "infinite": "lr: .inf\n",
+    "minus_infinite": "lambda: -.inf\n",
+    "date": "lr: 2024-01-01\n",
+    "null_number": "lr:\n",
+    "list_number": "lr: [1e-4]\n",
+    "map_number": "lr: {a: 1}\n",
+    "sexagesimal": "lr: 1:30\n",
+    "huge": f"seed: {10**400}\n",
+    "digits": f"seed: {'9' * 5000}\n",
+    "fraction": "bs: 2.5\n",
+    "boolean_number": "bs: yes\n",
+    "text_boolean": "use_small: 'yes'\n",
+    "number_boolean": "use_small: 1\n",
+    "list_choice": "precision: [fp32]\n",
+    "map_choices": "metrics: {psnr: 1}\n",
+    "null_choices": "metrics: [~]\n",
+    "list_in_choices": "metrics: [[psnr]]\n",
+    "map_in_choices": "metrics: [{psnr: 1}]\n",
+    "twice_in_choices": "metrics: [psnr, psnr]\n",
+    "null_text": "exp_name: ~\n",
+    "map_text": "exp_name: {a: b}\n",
+    "out_of_range": "ema: 1\n",
+    "deep": "[" * 3000,
+    "deep_map": "{a: " * 400 + "1" + "}" * 400,
+    "config_in_config": "config: other.yml\n",
+}
+
+
+@pytest.mark.parametrize("script", ["train_sr.py", "scripts/compare.py"])
+@pytest.mark.parametrize("name", YAML)
+def test_yaml(name, script, tmp_path):
+    content = YAML[name]
+    (tmp_path / "c.yml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    error = refused_cleanly(tmp_path, script, "--config", tmp_path / "c.yml", "--base_folder", tmp_path / "none")
+    assert len(error) < 12000 and ("c.yml" in error or "--" in error)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# lr: 1\n", "null\n", "---\n...\n", "{}"])
+def test_yaml_without_options_is_as_none(text, tmp_path):
+    (tmp_path / "c.yml").write_text(text)
+    argv = ["--config", tmp_path / "c.yml", "--base_folder", tmp_path / "none"]
+    assert "no data set" in refused_cleanly(tmp_path, "train_sr.py", *argv)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(path.name), lambda path: None])
+def test_no_yaml(make, tmp_path):
+    make(tmp_path / "c.yml")
+    assert "c.yml: " in refused_cleanly(tmp_path, "train_sr.py", "--config", tmp_path / "c.yml")
+
+
+# Weights --------------------------------------------------------------------------
+
+
+def weights_of(kind):
+    state = Deblur_Net().state_dict()
+    if kind == "another":
+        return BSN().state_dict()
+    if kind == "nan":
+        state["spike_enc.0.bias"].fill_(math.nan)
+    if kind == "whole":
+        return {key: value.long() for key, value in state.items()}
+    if kind == "flat":
+        return {key: value.flatten() for key, value in state.items()}
+    if kind == "numbers":
+        return {key: 1.0 for key in state}
+    if kind == "list":
+        return list(state.values())
+    if kind == "nested":
+        return {"state_dict": state}
+    return state
+
+
+WEIGHTS = {
+    "empty": b"",
+    "text": b"<html>404 not found</html>",
+    "random": random.Random(3).randbytes(3000),
+    **{f"cut_{share}": share for share in (0.01, 0.3, 0.7, 0.97, 0.999)},
+    **{kind: kind for kind in ("another", "nan", "whole", "flat", "numbers", "list", "nested")},
+    "folder": Path.mkdir,
+    "loop": lambda path: path.symlink_to(path.name),
+    "missing": lambda path: None,
+    "image": png_header(4, 4),
+}
+
+
+@pytest.mark.parametrize(
+    "script", ["train_deblur.py", "scripts/deblur.py", "scripts/robustness.py", "scripts/resimulate.py"]
+)
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights(name, script, work, tmp_path):
+    made, path, out = WEIGHTS[name], tmp_path / "w.pth", tmp_path / "out"
+    if callable(made):
+        made(path)
+    elif isinstance(made, bytes):
+        path.write_bytes(made)
+    elif isinstance(made, str):
+        save(weights_of(made), path)
+    else:
+        save(weights_of(""), path)
+        os.truncate(path, int(made * path.stat().st_size))
+    data = ["--base_folder", work["data"], "--device", "cpu", "--deblur_path", path]
+    argv = {
+        "train_deblur.py": [*data, "--test_mode", "--teacher", "sdm", "--save_folder", out],
+        "scripts/deblur.py": [*data, "--out", out],
+        "scripts/robustness.py": [*data[2:], "--out", out, "--methods", "ldn"],
+        "scripts/resimulate.py": [*data, "--out", out, "--split", "test"],
+    }[script]
+    assert str(path) in refused_cleanly(tmp_path, script, *argv)
+
+
+# Other files ----------------------------------------------------------------------
+
+LOGS = {
+    "empty": "",
+    "blank": "\n\n",
+    "text": "step 1\nstep 2\n",
+    "list": "[1]\n",
+    "number": "1\n",
+    "no_kind": '{"step": 1, "epoch": 0}\n',
+    "cut_in_the_middle": '{"kind": "train", "st\n{"kind": "train", "step": 1, "epoch": 0, "loss": 1}\n',
+    "binary": b"\x00\xff\n\x00\n",
+    "text_loss": '{"kind": "train", "step": 1, "epoch": 0, "loss": "low"}\n',
+    "list_loss": '{"kind": "train", "step": 1, "epoch": 0, "loss": [1]}\n',
+    "map_loss": '{"kind": "train", "step": 1, "epoch": 0, "loss": {"a": 1}}\n',
+    "text_step": '{"kind": "train", "step": "one", "epoch": 0, "loss": 1}\n',
+    "null_step": '{"kind": "train", "step": null, "epoch": 0, "loss": 1}\n',
+    "list_step": '{"kind": "train", "step": [1], "epoch": 0, "loss": 1}\n',
+    "huge_loss": '{"kind": "train", "step": 1, "epoch": 0, "loss": 1' + "0" * 400 + "}\n",
+    "mixed_steps": '{"kind": "train", "step": 1, "epoch": 0, "loss": 1}\n{"kind": "train", "step": "2", "epoch": 0}\n',
+    "deep": "[" * 100_000 + "\n\n",
+    "other_kind": '{"kind": "note", "step": 1, "epoch": 0}\n',
+    "list_kind": '{"kind": ["train"], "step": 1, "epoch": 0, "loss": 1}\n',
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_logs(name, tmp_path):
+    content = LOGS[name]
+    (tmp_path / "metrics.jsonl").write_bytes(content if isinstance(content, bytes) else content.encode())
+    error = refused_cleanly(tmp_path, "scripts/plot_runs.py", tmp_path, "--out", tmp_path / "a.png")
+    assert str(tmp_path) in error and len(error) < 500
+
+
+def test_plots_of_no_runs(tmp_path, work):
+    for argv in ([tmp_path], [tmp_path / "none"], [work["image"]], [work["run"], "--keys", "lost"]):
+        refused_cleanly(tmp_path, "scripts/plot_runs.py", *argv, "--out", tmp_path / "a.png")
+    for name in ("a", "a.PNG", "a.gif", ".png"):
+        assert "expected" in refused_cleanly(tmp_path, "scripts/plot_runs.py", work["run"], "--out", tmp_path / name)
+
+
+WRONG = {  # script and words, {out} must not come into being
+    "a photo folder of text": "scripts/make_demo_data.py --out {out} --photos {run}",
+    "a photo folder that is a file": "scripts/make_demo_data.py --out {out} --photos {image}",
+    "out that is a file": "scripts/make_demo_data.py --out {image} --train 1 --test 1",
+    "out that holds other things": "scripts/make_demo_data.py --out {raw}",
+    "motion backwards": "scripts/make_demo_data.py --out {out} --motion 9 3",
+    "motion beyond all frames": "scripts/make_demo_data.py --out {out} --motion 9 3000",
+    "thresholds twice": "scripts/make_demo_data.py --out {out} --vth 2 2.0",
+    "no samples": "scripts/make_demo_data.py --out {out} --train 0 --test 0",
+    "a test photo that is none": "scripts/make_demo_data.py --out {out} --test_photos moon.png",
+    "a size of one side": "scripts/make_demo_data.py --out {out} --size 64",
+    "a size of no multiple": "scripts/make_demo_data.py --out {out} --size 63x64",
+    "a raw folder that is a file": "scripts/prepare_gopro.py --raw_folder {image} --out {out}",
+    "a raw folder of nothing": "scripts/prepare_gopro.py --raw_folder {run} --out {out}",
+    "an even exposure": "scripts/prepare_gopro.py --raw_folder {raw} --out {out} --blur_num 12",
+    "exposures between frames": "scripts/prepare_gopro.py --raw_folder {raw} --out {out} --overlap_len 3",
+    "a video that is a folder": "scripts/prepare_gopro.py --video {raw} --out {out}",
+    "a video without out": "scripts/prepare_gopro.py --video {image}",
+    "two sources": "scripts/prepare_gopro.py --video {image} --raw_folder {raw} --out {out}",
+    "no source": "scripts/prepare_gopro.py --out {out}",
+    "blur: no source": "scripts/blur_syn.py --out {out}",
+    "spikes: a file": "scripts/spike_simulate.py --raw_folder {stream} --out {out}",
+    "sharp: a file": "scripts/sharp_extract.py --raw_folder {stream} --out {out}",
+    "a stream as a film": "scripts/dev/interp_quality.py {stream}",
+    "text as a film": "scripts/dev/interp_quality.py {run}",
+    "no film": "scripts/dev/interp_quality.py",
+    "a film that is not there": "scripts/dev/interp_quality.py {out}",
+    "a data set that is a file": "scripts/check_dataset.py {image}",
+    "a data set of something else": "scripts/check_dataset.py {raw}",
+    "nothing to check": "scripts/check_dataset.py",
+    "the wrong layout": "scripts/resimulate.py --base_folder {raw} --out {out}",
+    "resimulation of one side": "scripts/resimulate.py --base_folder {data} --out {out} --size 64",
+    "resimulated motion backwards": "scripts/resimulate.py --base_folder {data} --out {out} --motion 9 3",
+    "resimulated thresholds twice": "scripts/resimulate.py --base_folder {data} --out {out} --new_vth 1 1",
+    "an unknown method": "scripts/robustness.py --out {out} --methods magic",
+    "no factor": "scripts/robustness.py --out {out} --vth --noise --shift --ratio --motion",
+    "a ratio of 5": "scripts/robustness.py --out {out} --methods blur --ratio 5",
+    "a shift too far": "scripts/robustness.py --out {out} --methods blur --shift 25",
+    "photos of nothing": "scripts/robustness.py --out {out} --methods blur --photos {run}",
+    "a table of real captures": "scripts/reproduce_tables.py --table real --out {out}",
+    "an unknown table method": "scripts/reproduce_tables.py --table sequence --base_folder {data} --out {out} "
+    "--methods x",
+    "predictions without a name": "scripts/reproduce_tables.py --table sequence --base_folder {data} --out {out} "
+    "--methods blur --predictions {raw}",
+    "predictions of nothing": "scripts/reproduce_tables.py --table sequence --base_folder {data} --out {out} "
+    "--methods blur --predictions A={out}",
+    "an efficiency size": "scripts/reproduce_tables.py --table efficiency --out {out} --size 64",
+    "runs that are none": "scripts/compare.py --base_folder {data} --out {out} --deblur_run {run}",
+    "no cache": "scripts/cache_dataset.py --base_folder {data}",
+    "a package that is none": "scripts/fetch_photos.py --out {out} --only vim",
+    "debs that are none": "scripts/fetch_photos.py --out {out} --debs {run}",
+    "nothing to deblur": "scripts/deblur.py --out {out}",
+    "an image without a stream": "scripts/deblur.py --blur {image} --out {out}",
+    "a data set and an image": "scripts/deblur.py --blur {image} --base_folder {data} --out {out}",
+    "a file and a folder": "scripts/deblur.py --blur {image} --spike {raw} --out {out}",
+    "images without streams": "scripts/deblur.py --blur {raw}/s --spike {run} --out {out}",
+    "a folder of no images": "scripts/deblur.py --blur {run} --spike {run} --out {out}",
+    "image and stream exchanged": "scripts/deblur.py --blur {stream} --spike {image} --out {out}",
+    "another spike size": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --spike_size 24x16",
+    "an exposure backwards": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --exposure 99:3",
+    "an exposure too long": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --exposure 3:999",
+    "no frames": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --frames 0",
+    "frames in words": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --frames all",
+    "too many frames": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --frames 98",
+    "a frame outside": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --frames 3,400 --method sdm",
+    "a crop of nothing": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --crop 0,0,0,0 --method sdm",
+    "a crop outside": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --crop 999,0,64,96 --method sdm",
+    "a crop far outside": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --method sdm "
+    "--crop 1" + "0" * 400 + ",0,65,96",
+    "a vast crop": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --method sdm "
+    "--crop 0,0,1" + "0" * 400 + ",96",
+    "a tile of 5": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --tile 5",
+    "an unknown device": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --device tpu",
+    "a device of no number": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --device cuda:²",
+    "out that is a file, deblurring": "scripts/deblur.py --blur {image} --spike {stream} --out {image} --method sdm",
+    "a benchmark on no device": "scripts/dev/benchmark.py --device tpu",
+    "a benchmark of no line": "scripts/dev/benchmark.py --device cpu --quick --only nothing --peak fast",
+    "unknown words": "scripts/dev/benchmark.py fast",
+    "speed of a size": "scripts/dev/prepare_speed.py --size 64",
+    "speed in no folder": "scripts/dev/prepare_speed.py --size 64x96 --folder {out}",
+    "a crop of no multiple": "train_sr.py --base_folder {data} --save_folder {out} --device cpu --roi_size 30",
+    "a crop larger than the images": "train_sr.py --base_folder {data} --save_folder {out} --device cpu --roi_size 128",
+    "another size": "train_bsn.py --base_folder {data} --save_folder {out} --device cpu --roi_size 32 --width 100",
+    "no such threshold": "train_sr.py --base_folder {data} --save_folder {out} --device cpu --roi_size 32 --vth 7",
+    "no full spikes": "train_bsn.py --base_folder {data} --save_folder {out} --device cpu --roi_size 32 --spike_full",
+    "a cache that is a file": "train_sr.py --base_folder {data} --save_folder {out} --device cpu --roi_size 32 "
+    "--cache {image}",
+    "a data set that is an image": "train_sr.py --base_folder {image} --save_folder {out} --device cpu",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_words(name, work, tmp_path):
+    script, *words = WRONG[name].split()
+    sound = {key: listing(path) for key, path in work.items() if path.is_dir()}
+    refused_cleanly(tmp_path, script, *filled_in(words, work, tmp_path / "out"))
+    assert sound == {key: listing(path) for key, path in work.items() if path.is_dir()}
+
+
+RECORDS = ("", "x", "[]", "1", "null", "{}", '{"a": 1}', "{" * 5000, '{"options": 1, "samples": 2}', b"\xff\xfe")
+
+
+@pytest.mark.parametrize("number", range(len(RECORDS)))
+@pytest.mark.parametrize("script", ["make_demo_data", "robustness", "resimulate"])
+def test_damaged_records(script, number, work, tmp_path):
+    """What a script wrote about its own work, damaged since."""
+    name = {"make_demo_data": "demo_data.json", "robustness": "robustness.json", "resimulate": "pictures/pictures.json"}
+    path, content = tmp_path / "out" / name[script], RECORDS[number]
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    words = {
+        "make_demo_data": ["--size", "64x96", "--train", 1, "--test", 1],
+        "robustness": ["--methods", "blur", "--size", "64x96", "--samples", 1],
+        "resimulate": ["--base_folder", work["data"], "--split", "test", "--device", "cpu"],
+    }[script]
+    error = refused_cleanly(tmp_path, f"scripts/{script}.py", "--out", tmp_path / "out", *words)
+    assert str(tmp_path / "out") in error
+
+
+@pytest.mark.parametrize("name", ["empty", "text", "no_kind", "text_step", "binary", "other_kind", "deep", "missing"])
+def test_runs_to_compare(name, work, checkpoints, tmp_path):
+    run = tmp_path / "run"
+    (run / "ckpts").mkdir(parents=True)
+    shutil.copy(checkpoints / "DeblurNet_100.pth", run / "ckpts" / "DeblurNet_last.pth")
+    if name != "missing":
+        content = LOGS[name]
+        (run / "metrics.jsonl").write_bytes(content if isinstance(content, bytes) else content.encode())
+    argv = ["--base_folder", work["data"], "--out", tmp_path / "out", "--deblur_run", run]
+    assert str(run) in refused_cleanly(tmp_path, "scripts/compare.py", *argv)
+
+
+# What looks odd and is not ----------------------------------------------------------
+
+
+def shades(kind):
+    rng = np.random.default_rng(4)
+    return rng.integers(0, 2**16 if kind == np.uint16 else 256, (8, 12, 4)).astype(kind)
+
+
+def test_unusual_images_are_read(tmp_path):
+    """Against Pillow and against the numbers that were written."""
+    path, small = tmp_path / "a.png", shades(np.uint8)
+    colour, alpha, one = Image.fromarray(small[..., :3]), Image.fromarray(small), Image.fromarray(small[..., 0])
+    for image in (colour, alpha, one, colour.quantize(16), colour.convert("1"), Image.fromarray(small[..., :2], "LA")):
+        image.save(path)
+        expected = image.convert("RGBA").convert("RGB") if image.mode != "1" else image.convert("RGB")
+        np.testing.assert_array_equal(read_image(path), np.asarray(expected)[..., ::-1])
+    deep = shades(np.uint16)
+    Image.fromarray(deep[..., 0]).save(path)
+    np.testing.assert_array_equal(read_image(path), (deep[..., :1] >> 8).repeat(3, axis=2))
+    assert cv2.imwrite(str(path), deep[..., :3])  # Pillow writes no 16-bit colours
+    np.testing.assert_array_equal(read_image(path), deep[..., :3] >> 8)
+    smooth = Image.fromarray(np.stack([np.tile(np.arange(0, 240, 10, np.uint8), (24, 1))] * 3, axis=2))
+    smooth.convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+    expected = np.asarray(Image.open(tmp_path / "a.jpg").convert("RGB"))[..., ::-1]
+    np.testing.assert_allclose(read_image(tmp_path / "a.jpg").astype(int), expected.astype(int), atol=2)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    smooth.save(tmp_path / "b.jpg", exif=exif, quality=95)
+    expected = np.asarray(smooth)[::-1].transpose(1, 0, 2)
+    np.testing.assert_allclose(read_image(tmp_path / "b.jpg").astype(int), expected.astype(int), atol=6)
+
+
+NAMES = [
+    "two words",
+    "schärfe",
+    "写真",
+    "-o",
+    "--out",
+    "a.b.c",
+    "dots..",
+    "it's",
+    'a "b"',
+    "%s {x}",
+    "new\nline",
+    "🙂",
+    "*[a]?",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unusual_names(name, tiny, tmp_path, monkeypatch):
+    folder = tmp_path / name
+    shutil.copytree(tiny, folder / "data")
+    for part in ("blur_data", "spike_data", "sharp_data"):
+        (sequence,) = list((folder / "data" / "test" / part).glob("*"))[:1]
+        shutil.rmtree(folder / "data" / "train" / part)
+        for other in (folder / "data" / "test" / part).glob("*"):
+            if other != sequence:
+                shutil.rmtree(other)
+        sequence.rename(sequence.with_name("s" + name))
+    monkeypatch.chdir(tmp_path)
+    out = f"./{name}/out"
+    call("scripts/check_dataset.py", f"./{name}/data", "--sheet", f"{out}/sheet.png")
+    words = ["--method", "sdm", "--device", "cpu", "--frames", 1]
+    call("scripts/deblur.py", f"--base_folder={name}/data", f"--out={out}", *words)
+    assert {path.name for path in (tmp_path / name / "out").rglob("*.png")} == {
+        "sheet.png",
+        "068.png",
+        "tfp.png",
+        "comparison.png",
+    }
+    argv = options("train_sr.py", f"./{name}/data", out, "--max_steps", 1, "--train_split", "test", "--eval_every", 0)
+    call("train_sr.py", *argv, f"--exp_name={name}", "--eval_samples", 1, "--eval_images", 0)
+    call("scripts/plot_runs.py", f"{out}/{name}", "--out", f"{out}/{name}.png")
+
+
+def test_images_and_streams_with_suffixes_in_capitals(copy, tmp_path):
+    """Of --blur any suffix is taken; a stream's name ends in .dat, and the missing one is named."""
+    image, stream = (sorted(copy.glob(f"test/{part}/*/*"))[0] for part in ("blur_data", "spike_data"))
+    image = image.rename(image.with_suffix(".PNG"))
+    stream = stream.rename(stream.with_suffix(".DAT"))
+    words = ["--method", "sdm", "--device", "cpu", "--frames", 1]
+    call("scripts/deblur.py", "--blur", image, "--spike", stream, "--out", tmp_path / "a", *words)
+    argv = ["--blur", image.parent, "--spike", stream.parent, "--out", tmp_path / "b", *words]
+    assert "000019.dat" in refused_cleanly(tmp_path, "scripts/deblur.py", *argv)
+
+
+# As processes of their own ------------------------------------------------------------
+
+
+def in_process(folder, script, *argv):
+    before = listing(folder)
+    command = [sys.executable, ROOT / script, *argv]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith(f"{Path(script).name}: error: ")
+    assert listing(folder) == before
+    return result.stderr
+
+
+@pytest.mark.parametrize("damage", ["png_cut_1236", "png_header_60000", "png_a_byte_short", "png_a_byte_other"])
+def test_decoders_write_no_lines_of_their_own(damage, copy, tmp_path):
+    """What libpng and OpenCV print goes past Python, so that only a process shows it."""
+    image, stream = (sorted(copy.glob(f"test/{part}/*/*"))[0] for part in ("blur_data", "spike_data"))
+    IMAGES[damage.removeprefix("png_")](image)
+    argv = ["--blur", image, "--spike", stream, "--out", tmp_path / "out", "--method", "sdm"]
+    assert image.name in in_process(tmp_path, "scripts/deblur.py", *argv)
+
+
+def test_a_stream_that_breaks_in_a_loader_process(copy, tmp_path):
+    """Of the right length at the start, gone or a folder when a loader process wants it."""
+    path = sorted(copy.glob("test/blur_data/*/*.png"))[1]
+    path.write_bytes(path.read_bytes()[:700])
+    argv = ["--base_folder", copy, "--cache", tmp_path / "cache", "--splits", "test", "--workers", 2]
+    command = list(map(str, [sys.executable, ROOT / "scripts/cache_dataset.py", *argv]))
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1 and path.name in result.stderr, result.stderr

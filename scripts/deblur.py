@@ -29,7 +29,7 @@ from codes.errors import (
     MissingFileError,  # noqa: E402
 )
 from codes.image import AnimationWriter, grid, to_uint8, write_animation, write_image  # noqa: E402
-from codes.inference import FLIPS, Capture, Deblurrer, check, open_capture  # noqa: E402
+from codes.inference.deblurrer import FLIPS, Capture, Deblurrer, check, open_capture  # noqa: E402
 from codes.inference.methods import METHODS, weight_options  # noqa: E402
 from codes.report.figures import magnified  # noqa: E402
 from codes.spike import EXPOSURE, evenly, tfp_long  # noqa: E402

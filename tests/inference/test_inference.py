@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from codes.image import read_image, to_float, write_image
-from codes.inference import Capture, Deblurrer, check, fit, open_capture, read_spikes
+from codes.inference.deblurrer import Capture, Deblurrer, check, fit, open_capture, read_spikes
 from codes.inference.methods import METHODS, Weights, load_method
 from codes.inference.tiles import Tiled, cut, decode_tiles
 from codes.model.bsn_model import BSN

@@ -9,20 +9,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from codes.baselines.adapters import load_spkdeblurnet, spkdeblurnet_input, stir_images, stir_instants
+from codes.baselines.adapters import spkdeblurnet_input, stir_images, stir_instants
 from codes.baselines.san_model import SAN
 from codes.baselines.san_student import SANStudent
 from codes.baselines.spkdeblurnet_model import SpkDeblurNet
 from codes.baselines.stir_model import STIR
 from codes.dataset import SpikeData
 from codes.engine.checkpoint import load_weights, save
-from codes.engine.students import load_student
+from codes.engine.weights import load_network, load_student
 from codes.inference.methods import Weights, load_method
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
 from codes.sdm import Teacher
 from codes.spike import mirrored_windows, write_dat
-from codes.student import student_input
+from codes.student import Sight
 from tests.conftest import call, refused, rnd
 
 SCRIPT = "scripts/baselines/train_supervised.py"
@@ -103,13 +103,13 @@ def test_a_file_says_how_many_frames_and_which_gain(tmp_path):
         network = SpkDeblurNet(frames, gain)
         assert ("tfi_gain" in network.state_dict()) == (gain != 2)
         save(network.state_dict(), tmp_path / "spk.pth")
-        loaded = load_spkdeblurnet(tmp_path / "spk.pth")
+        loaded = load_network("spkdeblurnet", tmp_path / "spk.pth")
         assert (loaded.spike_frames, loaded.gain) == (frames, gain)
     with pytest.raises(FileNotFoundError, match="train it"):
-        load_spkdeblurnet(tmp_path / "none.pth", "train it")
+        load_network("spkdeblurnet", tmp_path / "none.pth", "train it")
     save(STIR().state_dict(), tmp_path / "stir.pth")
     with pytest.raises(ValueError, match="looks like the weights of STIR"):
-        load_spkdeblurnet(tmp_path / "stir.pth")
+        load_network("spkdeblurnet", tmp_path / "stir.pth")
 
 
 def test_stir_takes_the_instants_that_it_can_see_in_full():
@@ -139,7 +139,7 @@ def test_san_as_a_student(tmp_path):
     student = load_student(tmp_path / "san.pth").eval()
     assert isinstance(student, SANStudent) and not student.gain
     assert student.state_dict().keys() == san.state_dict().keys()
-    found = student(blur, student_input(student, blur, spike, [68, 60]))
+    found = student(blur, Sight.of(student)(blur, spike, [68, 60]))
     assert found.shape == (2, 2, 3, 72, 80)
     events = np.pad(spike[:, 20:116].numpy(), ((0, 0), (0, 0), (0, 2), (0, 0)), mode="edge").astype(np.float32)
     image = np.pad(blur.numpy(), ((0, 0), (0, 0), (0, 8), (0, 0)), mode="edge")
@@ -148,7 +148,7 @@ def test_san_as_a_student(tmp_path):
     bright = load_student(tmp_path / "san.pth", gain=True)
     assert bright.gain
     rate, light = spike[0, 20:117].float().mean(), (blur[0] * torch.tensor([0.11, 0.59, 0.3])[:, None, None]).sum(0)
-    given = student_input(bright, blur, spike, [68])[0, 0]
+    given = Sight.of(bright)(blur, spike, [68])[0, 0]
     torch.testing.assert_close(given, spike[0, 20:116] * (light.mean() / rate))
     save(SANStudent(gain=True).state_dict(), tmp_path / "gain.pth")
     assert load_student(tmp_path / "gain.pth").gain

@@ -14,6 +14,7 @@ from codes.inference.tiles import Tiled, cut, decode_tiles
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
+from codes.model.registry import NETWORKS
 from codes.spike import EXPOSURE, evenly, mirrored, tfp_long, write_dat
 from scripts.deblur import make_parser
 from tests.conftest import call, filled, refused, rnd

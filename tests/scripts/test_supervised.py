@@ -157,7 +157,7 @@ def test_san_as_a_student(tmp_path):
 @torch.inference_mode()
 def test_stir_in_the_place_of_bsn(weights):
     """SDM + STIR written out; in the cascade EDSR enlarges instead."""
-    stir = load_weights(STIR(), weights.stir).eval()
+    stir = load_weights(STIR(), weights.paths["stir"]).eval()
     blur, spike = rnd(1, 3, 64, 64), stream(1, 137, 16, 16)
     light, long = stir(spike[:, 38:99]), spike[:, 20:117].float().mean(dim=1, keepdim=True)
     expected = (blur * nearest(light) / nearest(long)).clamp(0, 1)
@@ -188,7 +188,7 @@ def test_methods_of_the_neighbours(weights):
         after = [t for t in range(69, 89) if spike[0, t, y, x]]
         expected = 1 / (min(after) - max(before)) if before and after else 1 / 40
         assert images["tfi"][0, 0, 1, 4 * y, 4 * x].item() == pytest.approx(expected)
-    network = load_weights(SpkDeblurNet(), weights.spkdeblurnet).eval()
+    network = load_weights(SpkDeblurNet(), weights.paths["spkdeblurnet"]).eval()
     sharp = network(*spkdeblurnet_input(network, blur, spike, 68))[0]
     torch.testing.assert_close(images["spkdeblurnet"][:, 0], sharp.flip(1).clamp(0, 1), rtol=0, atol=1e-5)
     counts = {name: method.parameters for name, method in methods.items()}
@@ -373,7 +373,16 @@ def test_san_and_stir_in_train_deblur(data, weights, checkpoints, tmp_path):
     assert "SAN: ssim:" in out
     refusal = refused("train_deblur.py", *base, *more, "--save_folder", tmp_path / "no", "--roi_size", 72)
     assert "multiple of 64" in refusal
-    short = ["--short", "stir", "--stir_path", weights.stir, "--sr_path", checkpoints / "SR_70.pth", "--max_steps", 1]
+    short = [
+        "--short",
+        "stir",
+        "--stir_path",
+        weights.paths["stir"],
+        "--sr_path",
+        checkpoints / "SR_70.pth",
+        "--max_steps",
+        1,
+    ]
     call("train_deblur.py", *base, *short, "--save_folder", tmp_path / "stir", "--eval_every", 0)
     assert Deblur_Net().load_state_dict(
         torch.load(tmp_path / "stir" / "test" / "ckpts" / "DeblurNet_last.pth", weights_only=True)

@@ -59,7 +59,7 @@ def weights(tmp_path_factory):
 
 def flags_of(weights):
     kinds = ("stir", "san", "spkdeblurnet")
-    return [word for kind in kinds for word in (f"--{kind}_path", getattr(weights, kind))]
+    return [word for kind in kinds for word in (f"--{kind}_path", weights.paths[kind])]
 
 
 # What they are given ------------------------------------------------------------------------------------

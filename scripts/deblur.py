@@ -30,7 +30,8 @@ from codes.errors import (
 )
 from codes.image import AnimationWriter, grid, to_uint8, write_animation, write_image  # noqa: E402
 from codes.inference.deblurrer import FLIPS, Capture, Deblurrer, check, open_capture  # noqa: E402
-from codes.inference.methods import METHODS, weight_options  # noqa: E402
+from codes.inference.methods import methods
+from codes.model.registry import weight_options  # noqa: E402
 from codes.report.figures import magnified  # noqa: E402
 from codes.spike import EXPOSURE, evenly, tfp_long  # noqa: E402
 from scripts.make_demo_data import any_size, at_least  # noqa: E402
@@ -86,7 +87,12 @@ def make_parser() -> Parser:
         metavar="N|LIST",
         help="how many sharp frames, evenly over the exposure (1: its centre), or which, with commas",
     )
-    add("--method", choices=tuple(name for name in METHODS if name != "blur"), default="ldn", help="ldn is the student")
+    add(
+        "--method",
+        choices=[name for name in methods() if name != "blur"],
+        default="ldn",
+        help="ldn is the student",
+    )
     add("--fps", type=at_least(1), default=12, help="frames per second of the videos")
     add = parser.add_argument_group("weights and hardware").add_argument
     for name, about in weight_options().items():

@@ -6,18 +6,23 @@ import numpy as np
 import pytest
 import torch
 
+from codes.engine.weights import Weights
 from codes.image import read_image, to_float, write_image
 from codes.inference.deblurrer import Capture, Deblurrer, check, fit, open_capture, read_spikes
-from codes.inference.methods import METHODS, Weights, load_method
+from codes.inference.methods import load_method, methods
 from codes.inference.tiles import Tiled, cut, decode_tiles
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
+from codes.model.registry import NETWORKS
 from codes.spike import EXPOSURE, evenly, mirrored, tfp_long, write_dat
 from scripts.deblur import make_parser
 from tests.conftest import call, filled, refused, rnd
 
 CPU = torch.device("cpu")
+
+
+FILES = {"bsn": "BSN_1000", "sr": "SR_70", "deblur": "DeblurNet_100"}
 
 
 def scene(height=64, width=96, seed=0):
@@ -70,7 +75,7 @@ def test_edsr_in_tiles_is_the_same():
 def test_the_student_in_tiles_is_the_same_although_it_looks_at_the_whole():
     ldn = filled(Deblur_Net())
     blur, spike = rnd(2, 3, 192, 288), (rnd(2, 21, 48, 72) > 0.5).float()
-    whole, tiles = ldn(blur, spike), decode_tiles(ldn, blur, spike, 64)
+    whole, tiles = ldn(blur, spike), decode_tiles(ldn, blur, spike, 64, NETWORKS["ldn"].reach)
     assert (tiles - whole).abs().max() < 1e-5  # a grey level is 4e-3
     alone = ldn(blur[..., :64, :64], spike[..., :16, :16])  # a tile by itself is another image
     assert (alone - whole[..., :64, :64])[..., :16, :16].abs().max() > 1e-4
@@ -105,7 +110,7 @@ def test_the_long_window_of_any_exposure():
 
 
 def weights_in(folder):
-    return Weights(*(str(folder / name) for name in ("BSN_1000.pth", "SR_70.pth", "DeblurNet_100.pth")))
+    return Weights(**{flag: str(folder / f"{name}.pth") for flag, name in FILES.items()})
 
 
 def textbook_sdm(blur, spike, instant, length, enlarge):
@@ -119,7 +124,7 @@ def textbook_sdm(blur, spike, instant, length, enlarge):
 @torch.inference_mode()
 def test_methods_are_what_their_names_say(checkpoints):
     blur, spike = rnd(1, 3, 32, 48), (rnd(1, 137, 8, 12) > 0.6).to(torch.uint8)
-    names = [name for name in METHODS if "stir" not in name and name not in ("san", "spkdeblurnet")]
+    names = [name for name in methods() if "stir" not in name and name not in ("san", "spkdeblurnet")]
     images = {name: load_method(name, weights_in(checkpoints)).start(blur, spike)([20, 68]) for name in names}
     assert all(image.shape == (1, 2, 3, 32, 48) for image in images.values())
     torch.testing.assert_close(images["blur"][0, 1], blur[0])

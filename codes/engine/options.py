@@ -36,6 +36,7 @@ from typing import Any, Literal, NamedTuple
 
 from codes.engine.command import Parser, nearest
 from codes.errors import InputError
+from codes.model.registry import weight_options
 
 GROUPS = {"official": "official options", "run": "of the run", "beyond": "beyond the paper"}
 """Headings in the help of the train recipes; another ``group`` is a heading itself."""
@@ -442,6 +443,22 @@ def _size(field, value) -> Size:
             f"{_flag(field)} is {reprlib.repr(value)}; expected HxW{kind} from {low} to {high}, as 720x1280"
         )
     return size
+
+
+def with_weights(cls: type) -> type:
+    """``cls`` with the options that name weight files, one for each network of the registry: ``--bsn_path`` ..."""
+    fields = [
+        (flag, Path | None, option(None, about, group="weights and hardware", recipe=False))
+        for flag, about in weight_options().items()
+    ]
+    space = {"__module__": cls.__module__, "__doc__": cls.__doc__}
+    return dataclasses.make_dataclass(cls.__name__, fields, bases=(cls,), namespace=space, frozen=True)
+
+
+def weights_of(cfg) -> dict[str, str]:
+    """The weight files that a configuration names, by flag, for :class:`codes.engine.weights.Weights`."""
+    given = {flag.removesuffix("_path"): getattr(cfg, flag) for flag in weight_options()}
+    return {flag: str(path) for flag, path in given.items() if path}
 
 
 def as_dict(cfg) -> dict:

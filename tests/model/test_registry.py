@@ -9,8 +9,9 @@ import torch
 from codes.engine.checkpoint import looks_like, unwrapped
 from codes.engine.weights import SHIPPED, load_network, load_student
 from codes.errors import InputError
+from codes.inference.methods import methods
 from codes.model.ldn_model import Deblur_Net
-from codes.model.registry import NETWORKS, network_of
+from codes.model.registry import NETWORKS, method_names, network_of
 from tests.conftest import filled, rnd
 
 
@@ -88,3 +89,7 @@ def test_a_wrapped_file_of_a_student(tmp_path):
     again = load_student(tmp_path / "a.pth")
     assert (again.kind, again.gain) == ("pyramid", True)
     assert torch.equal(again.pred.weight, ldn.pred.weight)
+
+
+def test_the_methods_are_those_of_the_registry():
+    assert list(methods()) == method_names()

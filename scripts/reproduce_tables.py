@@ -16,6 +16,7 @@ of another program, DIR/[vthV/]<sequence>/<frame>.png named as in sharp_data, ge
 Tables go to OUT/<table>.{md,csv,json,tex} with the protocol behind them.
 """
 
+import copy
 import csv
 import json
 import os
@@ -51,6 +52,7 @@ from codes.engine.options import EvalConfig, as_dict, option, parse_config  # no
 from codes.engine.run import provenance  # noqa: E402
 from codes.engine.weights import Weights  # noqa: E402
 from codes.errors import InputError, MissingFileError, one_line  # noqa: E402
+from codes.fast import plain  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import grey, read_image, to_float  # noqa: E402
 from codes.inference.methods import Method, load_method, methods  # noqa: E402
@@ -65,7 +67,6 @@ from codes.report.evaluation import Report, Row, measure_rows  # noqa: E402
 from codes.sdm import Teacher  # noqa: E402
 from codes.spike import EXPOSURE, evenly, mirrored_windows, tfp  # noqa: E402
 from codes.student import Sight  # noqa: E402
-from scripts.dev import textbook  # noqa: E402
 from scripts.dev.measuring import FlopCounter, peak_memory, timed  # noqa: E402
 
 SEQUENCE_SOURCE = "notes on SpikeGen (arXiv 2505.18049), a secondary source"
@@ -531,7 +532,7 @@ class Entry:
         title: its name.
         networks: by title.
         run: computes a number of instants of one exposure.
-        layers: the textbook form of what one instant takes: (network, shapes of its inputs).
+        layers: the plain form of what one instant takes: (network, shapes of its inputs).
     """
 
     title: str
@@ -550,7 +551,7 @@ class Entry:
         total = 0
         for network, shapes in self.layers:
             with FlopCounter() as counter, torch.no_grad():
-                textbook.twin(network).to("meta")(*(torch.empty(shape, device="meta") for shape in shapes))
+                plain(copy.deepcopy(network)).to("meta")(*(torch.empty(shape, device="meta") for shape in shapes))
             total += counter.total / 2
         return total or None
 

@@ -50,7 +50,7 @@ from codes.report.evaluation import Row, measure_rows  # noqa: E402
 from codes.sdm import Teacher  # noqa: E402
 from codes.spike import EXPOSURE, mirrored_windows, read_dat, spike_window, spike_windows, tfp, write_dat  # noqa: E402
 from scripts.dev import textbook  # noqa: E402
-from scripts.dev.measuring import FlopCounter, copy_rate, matrix_rate, peak_memory, timed  # noqa: E402
+from codes.report.measuring import FlopCounter, copy_rate, matrix_rate, peak_memory, timed  # noqa: E402
 from scripts.make_demo_data import at_least  # noqa: E402
 
 LONG, VERY_LONG = 10.0, 60.0

@@ -26,8 +26,8 @@ from codes.engine.command import command
 from codes.engine.options import Config, option, parse_config
 from codes.engine.run import Run
 from codes.engine.schedule import cosine
-from codes.engine.students import load_student
 from codes.engine.textures import cached_textures
+from codes.engine.weights import load_student
 from codes.errors import InputError
 from codes.losses import TeacherLoss, reblur_loss, spike_loss
 from codes.model.bsn_model import BSN
@@ -36,7 +36,7 @@ from codes.model.ldn_model import Deblur_Net
 from codes.report.evaluation import Row, evaluate, test
 from codes.sdm import Teacher
 from codes.spike import EXPOSURE, hold_out
-from codes.student import Student, exposure_gain, student_input
+from codes.student import Sight, exposure_gain
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def load_teacher(cfg: DeblurConfig, run: Run) -> Teacher:
     return run.place(Teacher.cascade(load_weights(BSN(), cfg.bsn_path, hint), sr, cfg.spike_bsn_len))
 
 
-def new_student(cfg: DeblurConfig) -> Student:
+def new_student(cfg: DeblurConfig) -> torch.nn.Module:
     """The student that is trained: from scratch, or from ``--init_path``, which must see the same of the spikes."""
     if cfg.student == "san":
         san = SANStudent(cfg.spike_gain == "auto")
@@ -167,7 +167,7 @@ def main() -> None:
             blur, spike = sample["blur"], sample["spike"]
             yield Row("Blur", blur, sample.get("sharp"), "blur")
             yield Row("SDM", teacher(blur, spike, [EXPOSURE.centre])[:, 0], sample.get("sharp"), "tea")
-            student = ldn(blur, student_input(ldn, blur, spike, [EXPOSURE.centre]))[:, 0]
+            student = ldn(blur, Sight.of(ldn)(blur, spike, [EXPOSURE.centre]))[:, 0]
             name = "SAN" if isinstance(ldn, SANStudent) else "Deblur_Net"
             yield Row(name, student.clamp(0, 1), sample.get("sharp"), "deblur")
 
@@ -207,7 +207,7 @@ def main() -> None:
                     shown = spike
                     if cfg.lambda_spike:
                         shown, rates = hold_out(spike, instants, (cfg.seed, run.step_count))
-                    students = net(blur, student_input(ldn, blur, shown, instants))
+                    students = net(blur, Sight.of(ldn)(blur, shown, instants))
                 students = students.float().clamp(0, 1) if cfg.clip_output else students.float()
                 tea, reblur = teacher_loss(students, labels), reblur_loss(students, blur)
                 loss, parts = cfg.lambda_tea * tea + cfg.lambda_reblur * reblur, {"tea": tea, "reblur": reblur}

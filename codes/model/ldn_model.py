@@ -82,7 +82,7 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
 
     Args:
         spike_dim: spike frames around the instant (``--spike_deblur_len``).
-        spike_input: what the network is given of a stream (:func:`codes.student.student_input`): 'frames', officially
+        spike_input: what the network is given of a stream (:class:`codes.student.Sight`): 'frames', officially
             the frames around the instant, or 'pyramid', the whole stream in 21 windows.
         gain: whether spikes are made as bright as the image first, so that one set of weights serves every firing
             threshold.
@@ -110,6 +110,22 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
         self.decoder1 = decoder(64, 32)
         self.decoder2 = decoder(32, 16)
         self.pred = nn.Conv2d(19, 3, 1)
+
+    @staticmethod
+    def settings(state: dict[str, torch.Tensor]) -> dict:
+        """The arguments of the constructor that a state dict tells.
+
+        Raises:
+            InputError: it asks for a spike input that this version does not know.
+        """
+        settings, first, kind = {}, state.get("spike_enc.0.weight"), state.get("spike_input")
+        if first is not None and first.numel() and first.shape[2:] == (3, 3) and first.shape[1] % 2:
+            settings["spike_dim"] = first.shape[1]  # odd, as windows are
+        if kind is not None:
+            if kind.shape != (2,) or not 0 <= kind[0] < len(SPIKE_INPUTS):
+                raise InputError("the weights ask for a spike input that this version does not know; update it")
+            settings |= {"spike_input": SPIKE_INPUTS[int(kind[0])], "gain": bool(kind[1])}
+        return settings
 
     def forward(self, blur: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
         """Deblur one instant, or several of one exposure at once; the image is then encoded once for all.

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from codes.baselines.adapters import (
     VGGDistance,
-    load_spkdeblurnet,
     spkdeblurnet_input,
     spkdeblurnet_loss,
     stir_images,
@@ -33,6 +32,7 @@ from codes.engine.command import command
 from codes.engine.options import Config, option, parse_config
 from codes.engine.run import Run
 from codes.engine.schedule import cosine
+from codes.engine.weights import load_network
 from codes.errors import InputError
 from codes.image import grey
 from codes.report.evaluation import Row, evaluate, test
@@ -116,7 +116,7 @@ def main() -> None:
         if cfg.test_mode:
             hint = "train it (scripts/baselines/train_supervised.py) or fetch the authors' (model/README.md)"
             network = load_weights(STIR(), cfg.stir_path, hint) if is_stir else None
-            network = run.place(network or load_spkdeblurnet(cfg.spkdeblurnet_path, hint)).eval()
+            network = run.place(network or load_network("spkdeblurnet", cfg.spkdeblurnet_path, hint)).eval()
         else:
             network = STIR() if is_stir else SpkDeblurNet(cfg.spike_frames, cfg.tfi_gain)
             network = run.place(load_weights(network, cfg.init_path) if cfg.init_path else network)

@@ -12,13 +12,14 @@ threshold that the data hold (--vth: at that one). A method has a row for each o
 --bsn_path, --sr_path, --deblur_path and so on (a file, or the folder of a finished run), then those in model/, ours and
 the authors', their file names in brackets.
 
-The paper's tables have one row for a method, of the weights given, else the authors' in model/, else ours. sequence: the
-7 instants of every test exposure at each firing threshold. ablation: the cascade built up step by step at the centre.
-real: captures without a reference; LIQE if pyiqa is there, and how well the reconstructed sequence adds up to the
-blurry image. efficiency: parameters, multiply-adds, peak memory and time on the machine at hand. 'all' makes those that
---data_type allows.
+The paper's tables have one row for a method, of the weights given, else the authors' in model/, else ours. sequence:
+the 7 instants of every test exposure at each firing threshold. ablation: the cascade built up step by step at the
+centre. real: captures without a reference; LIQE if pyiqa is there, and how well the reconstructed sequence adds up to
+the blurry image. efficiency: parameters, multiply-adds, peak memory and time on the machine at hand. 'all' makes those
+that --data_type allows.
 
-Images of another program, DIR/[vthV/]<sequence>/<frame>.png named as in sharp_data, get a row by --predictions NAME=DIR.
+Images of another program, DIR/[vthV/]<sequence>/<frame>.png named as in sharp_data, get a row by
+--predictions NAME=DIR.
 """
 
 import dataclasses
@@ -31,10 +32,18 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from codes.engine.command import command  # noqa: E402
-from codes.engine.options import EvalConfig, Size, as_dict, option, parse_config  # noqa: E402
-from codes.engine.weight_paths import WeightPaths, given_weights, weight_file  # noqa: E402
+from codes.engine.options import (  # noqa: E402
+    EvalConfig,
+    Size,
+    as_dict,
+    option,
+    parse_config,
+    weight_file,
+    weights_of,
+    with_weights,
+)
 from codes.errors import InputError, MissingFileError, one_line  # noqa: E402
-from codes.model.registry import weight_options  # noqa: E402
+from codes.model.registry import method_names, weight_options  # noqa: E402
 
 SHARP, REAL = ("sequence", "ablation", "efficiency"), ("real", "efficiency")
 QUALITY = ("methods", "sequence", "ablation")
@@ -49,12 +58,13 @@ USED_BY = {  # an option that some tables do not heed is refused with them
 }
 
 
+@with_weights
 @dataclass(frozen=True)
-class TablesConfig(EvalConfig, WeightPaths):
+class TablesConfig(EvalConfig):
     """Which tables, from what."""
 
     table: Literal["methods", "sequence", "ablation", "efficiency", "real", "all"] = option("methods", "which table")
-    methods: tuple[str, ...] = option((), "names of methods (codes/inference/methods.py); none: all that have weights")
+    methods: tuple[str, ...] = option((), "which methods; none: all whose weights are there", choices=method_names())
     protocol: Literal["centre", "sequence"] = option("centre", "the centre of each exposure, or its 7 instants")
     out: Path = option("exp/tables", "folder for <table>.md, .csv, .json, .tex and pictures (imgs/)")
     metrics: tuple[Literal["psnr", "ssim", "mse", "lpips"], ...] = option(
@@ -70,7 +80,7 @@ class TablesConfig(EvalConfig, WeightPaths):
         False, "rows that are given the sharp frames' light: how far the SDM itself could go, with other sensors"
     )
     no_reblur_path: Path | None = option(
-        None, "weights of an LDN trained with --lambda_reblur 0, for 'ablation'", group="weights", metavar="FILE"
+        None, "weights of an LDN trained with --lambda_reblur 0, for 'ablation'", group="weights and hardware"
     )
     reblur_frames: int = option(13, "frames of 'real' whose mean is compared with the blurry image", low=1, high=97)
     size: Size = option("720x1280", "image size of 'efficiency'", low=64, multiple=4)
@@ -101,12 +111,11 @@ def find_methods(cfg: TablesConfig, device, notes: list[str], titles: dict | Non
         titles: name -> title, of those methods that are wanted; None: all, as they are called.
         each: for each method one of each of its weights, not the first at hand alone.
     """
-    from codes.inference.methods import METHODS, Weights, load_method
+    from codes.engine.weights import Weights
+    from codes.inference.methods import load_method
 
-    for name in set(cfg.methods) - set(METHODS):
-        raise InputError(f"--methods: no method '{name}'; expected some of {', '.join(METHODS)}")
-    names = [name for name in titles or METHODS if name in (cfg.methods or METHODS)]
-    given = given_weights(cfg)
+    names = [name for name in titles or method_names() if not cfg.methods or name in cfg.methods]
+    given = weights_of(cfg)
     sources = [(given, True)]
     if each:
         sources = [(given, False), ({}, False), ({}, True)] if cfg.shipped else [(given, False)]
@@ -201,7 +210,9 @@ def quality(cfg: TablesConfig, name: str, device):
 
 def ablation(cfg: TablesConfig, device, notes: list[str]) -> list:
     """The steps of the cascade, and how to train and show an LDN without the reblur loss."""
-    from codes.inference.methods import Weights, load_method
+    from codes.engine.weights import Weights
+    from codes.inference.methods import load_method
+    from codes.report.tables import shortest
 
     steps = {"sdm": "SDM (raw TFP)", "sdm_bsn": "+ BSN", "teacher": "+ SR: the teacher", "ldn": "+ LDN"}
     methods = find_methods(cfg, device, notes, steps)
@@ -211,7 +222,7 @@ def ablation(cfg: TablesConfig, device, notes: list[str]) -> list:
         methods.append(dataclasses.replace(without, name="no_reblur", title="LDN without the reblur loss"))
     train = f"python train_deblur.py --base_folder {cfg.base_folder}"
     for flag, file in zip(("bsn", "sr"), next((m.weights for m in methods if m.name == "teacher"), ()), strict=False):
-        train += f" --{flag}_path {file}"
+        train += f" --{flag}_path {shortest(file)}"
     commands = {weight: f"`{train} --lambda_reblur {weight} --exp_name reblur{weight}`" for weight in (100, 0)}
     notes += [
         f"the LDN with the reblur loss is trained by {commands[100]}",
@@ -225,11 +236,12 @@ def efficiency(cfg: TablesConfig, name: str, device):
     import torch
 
     from codes.engine.device import autocast
-    from codes.inference.methods import METHODS, Weights, load_method
+    from codes.engine.weights import Weights
+    from codes.inference.methods import load_method
     from codes.report.efficiency import efficiency_table, entries
     from codes.report.measuring import peak_memory
 
-    names = [name for name in cfg.methods or METHODS if name in METHODS and not name.startswith("sdm")]
+    names = [name for name in cfg.methods or method_names() if not name.startswith("sdm")]  # which are parts of others
     size = Size(96, 128) if cfg.quick else cfg.size
 
     def made(where):

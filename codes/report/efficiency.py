@@ -103,7 +103,12 @@ def efficiency_table(
     height, width = size
     table = Table("efficiency", f"Cost of a {height}×{width} frame", {"Network": ""})
     table.columns |= {"parameters": ",d", "published parameters": ",d", "GMAC": ".2f", "GMAC, further instant": ".2f"}
-    table.columns |= {"GMAC as written": ".2f", "published GMAC, 720×1280": ".1f", "peak memory, MB": ".0f", "ms": ".1f"}
+    table.columns |= {
+        "GMAC as written": ".2f",
+        "published GMAC, 720×1280": ".1f",
+        "peak memory, MB": ".0f",
+        "ms": ".1f",
+    }
     for name, entry in lines.items():
         parameters, macs = PUBLISHED.get(name, (None, None))
         once, twice, written = entry.work(1), entry.work(2), plain[name].work(1) / 1e9 if name in plain else None

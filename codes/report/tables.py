@@ -123,7 +123,7 @@ class Quality:
         table.protocol = protocol(cfg, device, report=reports[vth], data=data, instants=instants)
         table.protocol.insert(1, f"spikes at Vth {', '.join(format(vth or 1, 'g') for vth in sets)}")
         table.about["per_sample"] = {f"{vth or 1:g}": report.per_sample() for vth, report in reports.items()}
-        table.notes += [note for method in self.methods if (note := weights_of(method))]
+        table.notes += [note for method in self.methods if (note := note_on_weights(method))]
         if any(method.grey for method in self.methods):
             table.notes.append(
                 "rows of spikes alone: grey images of the spikes' size, square pixels, against the grey sharp image; "
@@ -245,7 +245,7 @@ def real_table(cfg, device: torch.device, out: Path, methods: list, frames: int)
         table.rows.append([method.title, method.parameters])
         table.rows[-1] += averages(scores[method.title]) if liqe else nothing
         table.rows[-1] += nothing if method.name == "blur" else averages(psnr)
-    table.notes = [text for method in methods if (text := weights_of(method))]
+    table.notes = [text for method in methods if (text := note_on_weights(method))]
     table.notes += [note, "no published figures are known to this program"]
     table.notes.append("reblur PSNR says how well frames add up to the blurry image, not how sharp they are")
     table.protocol = [f"LIQE of the frame at {EXPOSURE.centre}, in R,G,B"]
@@ -309,14 +309,18 @@ def protocol(cfg, device, report: Report, data: SpikeData, instants, averaging: 
     ]
 
 
-def weights_of(method) -> str:
+def note_on_weights(method) -> str:
     """A note on the weights behind a row, and whether its student makes spikes as bright as the image."""
     if not method.weights:
         return ""
     gains = [network.gain for network in method.networks.values() if hasattr(network, "gain")]
     gain = f", exposure gain {'on' if gains[0] else 'off'}" if gains else ""
-    files = [min(str(path), os.path.relpath(path), key=len) for path in method.weights]
-    return f"{method.title}: weights {', '.join(files)}{gain}"
+    return f"{method.title}: weights {', '.join(map(shortest, method.weights))}{gain}"
+
+
+def shortest(path) -> str:
+    """A path as seen from the working directory, where that is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)
 
 
 def read_predictions(paths: list[Path], like: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,13 @@ r"""Where it stops working: the PSNR of each method as the spikes, or the motion
     python scripts/robustness.py --out exp/robustness --methods blur sdm21 ldn --vth 1 2 4 8 16 --noise --shift --ratio
 
 Scenes with exact ground truth are rendered from photographs and measured at the exposure's centre. One factor grows
-while the others stay where they are in the paper; codes/making/degradation.py says what each does.
+while the others stay where they are in the paper:
+
+    vth     firing threshold in the paper's unit
+    noise   how many independent sources of the sensor's inherent noise
+    shift   pixels of the image by which the spike camera looks too far to the right
+    ratio   pixels of the image, each way, per pixel of the spike camera
+    motion  length of the motion over the exposure, in pixels of the image
 
 Writes robustness.md, .csv, .json and .png. The JSON keeps the PSNR of every sample: the same command goes on where it
 was interrupted, and more samples, methods or values of a factor add to it. PSNR: B,G,R in [0, 1], whole frames,

@@ -1,13 +1,4 @@
-"""Captures that are worse than the paper's in one respect, of scenes whose sharp frames are known exactly.
-
-vth     firing threshold in the paper's unit
-noise   how many independent sources of the sensor's inherent noise; each fires at about 0.7 % of the slots
-shift   pixels of the image by which the spike camera looks too far to the right
-ratio   pixels of the image, each way, per pixel of the spike camera. Whatever its size, a spike pixel sees the 2x2
-        image pixels in its middle, as in the official simulator. The networks want 4: the frames of a coarser
-        camera are brought there by nearest enlarging
-motion  length of the motion over the exposure, of the camera and of two things before it, in pixels of the image
-"""
+"""Captures that are worse than the paper's in one respect, of scenes whose sharp frames are known exactly."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -26,7 +17,18 @@ MARGIN = 24
 
 @dataclass(frozen=True)
 class Setting:
-    """The value of each factor; the defaults are the paper's."""
+    """The value of each factor; the defaults are the paper's.
+
+    Args:
+        vth: firing threshold in the paper's unit.
+        noise: how many independent sources of the sensor's inherent noise; each fires at about 0.7 % of the slots.
+        shift: pixels of the image by which the spike camera looks too far to the right.
+        ratio: pixels of the image, each way, per pixel of the spike camera. Whatever its size, a spike pixel sees the
+            2x2 image pixels in its middle, as in the official simulator. The networks want 4: the frames of a coarser
+            camera are brought there by nearest enlarging.
+        motion: length of the motion over the exposure, of the camera and of two things before it, in pixels of the
+            image.
+    """
 
     vth: float = 1.0
     noise: int = 1

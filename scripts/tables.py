@@ -298,7 +298,8 @@ def main(argv: list[str] | None = None) -> None:
         table.about |= {"configuration": as_dict(cfg), "device": describe(device), "about": provenance()}
         table.write(cfg.out)
         print(table.markdown())
-        print(f"{cfg.out}/{name}.md, .csv, .json, .tex\n", flush=True)
+        pictures = ", imgs/" if cfg.eval_images and name != "efficiency" else ""
+        print(f"{cfg.out}/{name}.md, .csv, .json, .tex{pictures}\n", flush=True)
 
 
 if __name__ == "__main__":

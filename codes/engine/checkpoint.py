@@ -4,6 +4,7 @@ Nothing is ever unpickled but tensors and plain values (``weights_only=True``), 
 (:mod:`codes.engine.vet`), and no file is seen half-written.
 """
 
+import sys
 from pathlib import Path
 
 import torch
@@ -79,25 +80,33 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 
 
 def state_dict(path, name: str, hint: str = "") -> dict[str, torch.Tensor]:
-    """The tensors of a weight file by key, unwrapped; ``name`` is the network that they are wanted for."""
-    state = unwrapped(read(path, hint))
+    """The tensors of a weight file by key, unwrapped; ``name`` is the network that they are wanted for.
+
+    What was taken off is said on stderr.
+    """
+    state, taken = unwrapped(read(path, hint))
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{path} holds no state dict of tensors; expected the weights of {name}")
+    if taken:
+        print(f"{path}: weights found behind {' '.join(taken)}", file=sys.stderr)
     return state
 
 
-def unwrapped(state):
-    """A state dict without what other programs wrap around it: a key of :data:`WRAPPERS`, :data:`PREFIXES`, any order.
+def unwrapped(state) -> tuple[object, list[str]]:
+    """A state dict without what other programs wrap around it, and what that was.
 
-    Anything else comes back as it is.
+    Taken off are keys of :data:`WRAPPERS` and :data:`PREFIXES`, in any order. Anything else comes back as it is.
     """
+    taken = []
     while isinstance(state, dict) and (key := next((k for k in WRAPPERS if isinstance(state.get(k), dict)), None)):
         state = state[key]
+        taken.append(f"['{key}']")
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        return state
+        return state, taken
     while prefix := next((p for p in PREFIXES if state and all(key.startswith(p) for key in state)), None):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+        taken.append(f"'{prefix}'")
+    return state, taken
 
 
 def misfit(network: nn.Module, state: dict[str, torch.Tensor]) -> str:

@@ -65,6 +65,23 @@ def be_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
 
 
+def random_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """The states of all random generators that a training on ``device`` draws from, by device type."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type in ("cuda", "mps"):
+        states[device.type] = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.mps.get_rng_state()
+    return states
+
+
+def restore_random_states(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Go on drawing where :func:`random_states` was taken; of a device that was not there, where it is."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    if device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])
+
+
 def describe(device: torch.device) -> str:
     """A device in words."""
     if device.type == "cuda":

@@ -194,7 +194,7 @@ def quality(cfg: TablesConfig, name: str, device):
     from codes.report.tables import PUBLISHED, Quality
 
     common = {"published": PUBLISHED.get(name), "predictions": predictions(cfg), "ceilings": cfg.ceilings}
-    common["notes"] = notes = trained_for(cfg)
+    common["notes"] = notes = []
     if name == "ablation":
         methods = ablation(cfg, device, notes)
         asked = Quality(name, "Ablation at the centre of the exposure", "centre", methods, [cfg.vth], **common)
@@ -205,6 +205,7 @@ def quality(cfg: TablesConfig, name: str, device):
         at = {"centre": "the centre of the exposure", "sequence": "7 instants of each exposure"}[protocol]
         title = f"Sequence reconstruction, {at}" if name == "sequence" else f"Methods side by side, {at}"
         asked = Quality(name, title, protocol, methods, vths, **common)
+    notes += trained_for(cfg)
     return asked.table(cfg, device, cfg.out)
 
 
@@ -279,8 +280,10 @@ def real(cfg: TablesConfig, name: str, device):
     """The table 'real'."""
     from codes.report.tables import real_table
 
-    notes = trained_for(cfg)
-    table = real_table(cfg, device, cfg.out, find_methods(cfg, device, notes), cfg.reblur_frames)
+    notes = []
+    methods = find_methods(cfg, device, notes)
+    notes += trained_for(cfg)
+    table = real_table(cfg, device, cfg.out, methods, cfg.reblur_frames)
     table.notes += notes
     return table
 
@@ -289,7 +292,7 @@ def main(argv: list[str] | None = None) -> None:
     """Make, print and write the tables."""
     cfg = parse_config(TablesConfig, argv)
     from codes.engine.device import choose_device, describe
-    from codes.engine.run import provenance
+    from codes.engine.provenance import provenance
 
     device, makers = choose_device(cfg.device), {"efficiency": efficiency, "real": real}
     wanted = (REAL if cfg.data_type == "real" else SHARP) if cfg.table == "all" else (cfg.table,)

@@ -27,7 +27,7 @@ from codes.engine import distributed
 from codes.engine.device import autocast, describe
 from codes.engine.loader import loader
 from codes.engine.options import as_dict
-from codes.engine.run import provenance
+from codes.engine.provenance import provenance
 from codes.errors import InputError
 from codes.files import replacing, write_json
 from codes.image import to_uint8, write_image
@@ -199,7 +199,7 @@ def evaluate(run, dataset: SpikeData, rows: Rows, network: nn.Module) -> Report:
     return report
 
 
-def test(run, dataset: SpikeData, rows: Rows, weights: list[str]) -> None:
+def test(run, dataset: SpikeData, rows: Rows, weights: list) -> None:
     """``--test_mode``: every sample, printed, and written to test_mode/ in the run's folder.
 
     Args:
@@ -220,7 +220,7 @@ def test(run, dataset: SpikeData, rows: Rows, weights: list[str]) -> None:
     )
     about = {
         "configuration": as_dict(run.cfg),
-        "weights": weights,
+        "weights": [str(path) for path in weights],
         "device": describe(run.device),
         "about": provenance(),
     }

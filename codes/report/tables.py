@@ -249,7 +249,9 @@ def real_table(cfg, device: torch.device, out: Path, methods: list, frames: int)
     table.notes += [note, "no published figures are known to this program"]
     table.notes.append("reblur PSNR says how well frames add up to the blurry image, not how sharp they are")
     table.protocol = [f"LIQE of the frame at {EXPOSURE.centre}, in R,G,B"]
-    table.protocol.append(f"reblur PSNR: mean of {len(instants)} frames, evenly over the exposure, against the blur")
+    table.protocol.append(
+        f"reblur PSNR: mean of {len(instants)} frames, evenly over the exposure, against the blur; at most 100 dB"
+    )
     averaging = "mean over the captures of a group, then over groups"
     texts = protocol(cfg, device, report, data, instants, averaging)
     table.protocol += [text for text in texts if "SSIM" not in text]

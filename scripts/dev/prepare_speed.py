@@ -3,28 +3,33 @@
     python scripts/dev/prepare_speed.py [--size 720x1280] [--raw 40] [--sequences 2]
 
 Films of a moving camera over photographs are rendered and their raw frames interpolated to disk. Then the official way
-(textbook.py: blur, spikes and sharp frames one after another, each reading its frames from disk), the one pass
+(blur, spikes and sharp frames one after another, each reading its frames from disk), the one pass
 on the same interpolated frames, and the one pass on the raw frames with optical flow. Blurry and sharp images must be
 equal. A Markdown table of seconds per blurry sample and of bytes on disk is printed.
 """
 
+import contextlib
+import shutil
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
 
 from codes.engine.command import Parser, command  # noqa: E402
 from codes.errors import InputError  # noqa: E402
-from codes.image import read_image, write_image  # noqa: E402
+from codes.image import grey, read_image, write_image  # noqa: E402
 from codes.making.interpolation import Flow  # noqa: E402
 from codes.making.preparation import Recipe  # noqa: E402
 from codes.making.synthesis import Scene, draw_sample  # noqa: E402
-from scripts.dev import textbook  # noqa: E402
+from scripts.dev import references  # noqa: E402
 from scripts.make_demo_data import at_least, find_photos, frame_size  # noqa: E402
 from scripts.prepare_gopro import run_all  # noqa: E402
 
@@ -68,6 +73,57 @@ def write_films(args, raw: Path, between: Path) -> dict[str, float]:
     return seconds
 
 
+def official_steps(raw_folder: Path, out: Path, seed: int = 0) -> dict[str, float]:
+    """The official steps on interpolated frames on disk, each exposure's frames read anew by every step.
+
+    Returns:
+        Seconds of decoding, blur, spikes and writing.
+    """
+    seconds = dict.fromkeys(("decode", "blur", "spikes", "write"), 0.0)
+
+    @contextlib.contextmanager
+    def timed(kind):
+        begun = time.perf_counter()
+        yield
+        seconds[kind] += time.perf_counter() - begun
+
+    for sequence in sorted(path for path in raw_folder.iterdir() if path.is_dir()):
+        paths = sorted(sequence.iterdir(), key=lambda p: (p.stem.split("_")[0], int((p.stem + "_-1").split("_")[1])))
+        folders = {kind: out / f"{kind}_data" / sequence.name for kind in ("blur", "spike", "sharp")}
+        for folder in folders.values():
+            folder.mkdir(parents=True)
+        starts = range(0, len(paths) - 96, 104)
+        for start in starts:
+            with timed("decode"):
+                frames = [cv2.imread(str(path)) for path in paths[start : start + 97]]
+            with timed("blur"):
+                mean = np.uint8(np.rint(np.mean(frames, axis=0)))
+            with timed("write"):
+                cv2.imwrite(str(folders["blur"] / f"{start // 8 + 6:06}.png"), mean)
+        for start in starts:
+            if start >= 20 and start + 117 <= len(paths):
+                name = f"{start // 8 + 6:06}"
+                with timed("decode"):
+                    frames = [cv2.imread(str(path)) for path in paths[start - 20 : start + 117]]
+                with timed("spikes"):
+                    rng = np.random.default_rng((seed, zlib.crc32(f"{sequence.name}/{name}".encode())))
+                    _spikes(frames, rng, folders["spike"] / f"{name}.dat")
+        for index in range(6, len(paths) // 8 + 1, 13):
+            with timed("write"):
+                shutil.copy(paths[8 * index], folders["sharp"] / f"{index:06}.png")
+    return seconds
+
+
+def _spikes(images: list[np.ndarray], rng: np.random.Generator, path: Path) -> None:
+    """Every whole frame to float, to a quarter of the size, grey, through the sensor."""
+    light = []
+    for image in images:
+        frame = torch.from_numpy(image.transpose(2, 0, 1)[None] / 255).float()
+        light.append(grey(F.interpolate(frame, scale_factor=0.25, mode="bilinear"))[0, 0].numpy())
+    spikes = references.simulate(np.array(light), rng.random(light[0].shape, np.float32))
+    references.write_dat(path, references.add_noise(spikes, rng))
+
+
 def measure(args, folder: Path) -> None:
     """Do all, compare, print."""
     raw, between = folder / "raw", folder / "interpolated"
@@ -76,7 +132,7 @@ def measure(args, folder: Path) -> None:
     wall = {"interpolated to disk": sum(made.values())}
     split = {"interpolated to disk": made}
     begun = time.perf_counter()
-    split["official steps"] = textbook.prepare(between, folder / "steps")
+    split["official steps"] = official_steps(between, folder / "steps")
     wall["official steps"] = time.perf_counter() - begun
     for name, source, interp, out in (
         ("one pass, interpolated frames", between, "none", folder / "none"),

@@ -375,8 +375,8 @@ def test_real_captures_have_pictures_but_no_figures(tiny, tmp_path, checkpoints)
 
 
 def test_benchmark_runs_and_its_two_ways_agree(tmp_path):
-    """--quick checks every fast path against its textbook form, and stops where they differ."""
-    options = ["--quick", "--repeats", 1, "--device", "cpu", "--no_memory"]
+    """--quick checks what is fast against the plain way, and stops where they differ."""
+    options = ["--quick", "--repeats", 1, "--device", "cpu", "--no-memory"]
     call("scripts/dev/benchmark.py", *options, "--json", tmp_path / "b.json")
     lines = json.loads((tmp_path / "b.json").read_text())["lines"]
-    assert len(lines) == 22 and all(line["seconds"] > 0 and line["naive"] > 0 for line in lines)
+    assert len(lines) == 22 and all(line["seconds"] > 0 and line.get("ratio", 1) > 0 for line in lines)

@@ -2,6 +2,8 @@
 
 import contextlib
 import glob
+import json
+import math
 import os
 from pathlib import Path
 
@@ -38,6 +40,25 @@ def write_bytes(path, array) -> None:
     """
     with open(path, "wb") as file:
         file.write(array)
+
+
+def as_json(value, indent: int | None = 1) -> str:
+    """A value as JSON that every parser reads: ``null`` for a number that is none or infinite."""
+
+    def finite(part):
+        if isinstance(part, dict):
+            return {key: finite(item) for key, item in part.items()}
+        if isinstance(part, list | tuple):
+            return [finite(item) for item in part]
+        return None if isinstance(part, float) and not math.isfinite(part) else part
+
+    return json.dumps(finite(value), indent=indent, allow_nan=False)
+
+
+def write_json(path, value) -> None:
+    """Write a JSON file (:func:`as_json`), whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(as_json(value) + "\n", encoding="utf-8")
 
 
 def _locked(path: Path):

@@ -9,7 +9,6 @@ least. They are set against the machine's own fp32 matrix product and memory cop
 marked with memory are run once more in processes of their own for their peak. The plain way is always in fp32.
 """
 
-import json
 import statistics
 import subprocess
 import sys
@@ -61,7 +60,7 @@ def check(line, cfg: BenchmarkConfig, results: list) -> None:
 
 def measure(line, cfg: BenchmarkConfig, device) -> dict:
     """Seconds, ratio and work of both ways, after a check that they agree."""
-    from scripts.dev.measuring import FlopCounter, timed
+    from codes.report.measuring import FlopCounter, timed
 
     ways = {"seconds": line.ours} | ({"other": line.other} if line.other else {})
     results, row, first = [], {"line": line.name, "bytes": line.bytes}, {}
@@ -116,9 +115,9 @@ def main(argv: list[str] | None = None) -> None:
     cfg = parse_config(BenchmarkConfig, argv)
     from codes.engine.device import choose_device, describe
     from codes.engine.provenance import provenance
-    from codes.files import replacing
+    from codes.files import write_json
+    from codes.report.measuring import copy_rate, matrix_rate, peak_memory
     from scripts.dev.lines import Lines
-    from scripts.dev.measuring import copy_rate, matrix_rate, peak_memory
 
     device = choose_device(cfg.device)
     with tempfile.TemporaryDirectory() as folder:
@@ -145,8 +144,7 @@ def main(argv: list[str] | None = None) -> None:
             print(cells(table[-1], matrix, copy), flush=True)
     if cfg.json:
         about = {"device": describe(device), "precision": cfg.precision, "matrix_product": matrix, "copy": copy}
-        with replacing(cfg.json) as path:
-            path.write_text(json.dumps({**about, "about": provenance(), "lines": table}, indent=1))
+        write_json(cfg.json, about | {"about": provenance(), "lines": table})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What scripts/dev/benchmark.py measures with: seconds, FLOPs, the machine's own rates, peak memory."""
+"""What the benchmark and the table of costs measure with: seconds, FLOPs, the machine's own rates, peak memory."""
 
 import statistics
 import time

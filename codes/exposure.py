@@ -3,7 +3,6 @@
 Source: S-SDM (arXiv 2403.09486), section 4.1, with the constants of the official program.
 """
 
-import itertools
 from dataclasses import dataclass
 
 from codes.errors import InputError
@@ -56,15 +55,6 @@ class ExposureWindow:
         if step < 1:
             raise InputError(f"the step between instants is {step}; it must be at least 1")
         return tuple(range(self.start, self.stop, step))
-
-    def random_instants(self, count: int, seed) -> tuple[int, ...]:
-        """One instant from each of ``count`` equal parts of the exposure; the same seed draws the same."""
-        if not 1 <= count <= self.length:
-            raise InputError(f"{count} instants; expected 1 to {self.length}")
-        import numpy as np
-
-        rng, edges = np.random.default_rng(seed), [self.start + k * self.length // count for k in range(count + 1)]
-        return tuple(int(rng.integers(low, high)) for low, high in itertools.pairwise(edges))
 
     @property
     def sequence_instants(self) -> tuple[int, ...]:

@@ -11,8 +11,8 @@ from tqdm import tqdm
 from codes.dataset import SpikeData
 from codes.engine.device import choose_device, keep_memory, place
 from codes.engine.loader import loader
-from codes.engine.students import load_student
 from codes.engine.textures import describe_network
+from codes.engine.weights import load_student
 from codes.errors import InputError
 from codes.exposure import EXPOSURE
 from codes.files import write_json
@@ -20,7 +20,7 @@ from codes.image import to_uint8, write_image
 from codes.making.demo import make_data_set
 from codes.making.options import DemoConfig, ResimulateConfig
 from codes.sdm import Teacher
-from codes.student import student_input
+from codes.student import Sight
 
 
 def resimulate(cfg: ResimulateConfig) -> None:
@@ -69,6 +69,6 @@ def write_pictures(cfg: ResimulateConfig, folder: Path) -> int:
             if student is None:
                 image = teacher(blur, spike, centre)[0, 0]
             else:
-                image = student(blur, student_input(student, blur, spike, centre))[0, 0]
+                image = student(blur, Sight.of(student)(blur, spike, centre))[0, 0]
             write_image(path, shrunk(image, cfg.shrink))
     return len(captures)

@@ -319,8 +319,8 @@ def test_what_torch_saves_is_read(kind, zipped, tmp_path):
     assert getattr(found, "_metadata", None) == getattr(CONTENTS[kind], "_metadata", None)
 
 
-def test_files_of_the_authors_and_ours(golden_folder):
-    for path in [*golden_folder.glob("official/*.pth"), *golden_folder.glob("reference_run/*.pth")]:
+def test_files_of_the_authors_and_ours(golden_full):
+    for path in [*golden_full.glob("official/*.pth"), *golden_full.glob("reference_run/*.pth")]:
         assert same(torch.load(path, map_location="cpu", weights_only=True), read(path))
     for path in (ROOT / "model").glob("*_photo.pth"):
         assert same(torch.load(path, map_location="cpu", weights_only=True), read(path))

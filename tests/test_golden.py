@@ -44,10 +44,10 @@ def test_they_are_what_the_script_makes(golden_full, tmp_path):
         assert list(full) == list(compact)
         for key, values in compact.items():
             assert values.dtype == full[key].dtype and values.shape == full[key].shape
-            np.testing.assert_allclose(values, full[key], rtol=0, atol=6e-6)
+            np.testing.assert_allclose(values, full[key], rtol=2e-7, atol=6e-6)
             if np.ma.isMaskedArray(values):
                 rows = (~values.mask).reshape(-1, values.shape[-1])
-                assert min(900, values.size) <= values.count() and rows.any(0).all()
+                assert min(500, values.size) <= values.count() and rows.any(0).all()
 
 
 def test_they_are_small():

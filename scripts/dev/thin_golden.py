@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Make tests/golden anew: the reference values, thinned out and rounded, without weights and what needs them.
 
-``python scripts/dev/thin_golden.py FULL [--out tests/golden]``; what is done to the values is in tests/golden/README.md.
+``python scripts/dev/thin_golden.py FULL [--out tests/golden]``; tests/golden/README.md says what is done to the values.
 """
 
 import argparse
@@ -41,6 +41,7 @@ def thin(source: Path, target: Path) -> None:
 
 
 def main(argv=None) -> None:
+    """Make the folder."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("full", type=Path, help="the full folder")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "tests" / "golden")

@@ -12,7 +12,7 @@ from torch import nn
 from codes.baselines.san_model import SAN
 from codes.baselines.spkdeblurnet_model import SpkDeblurNet
 from codes.baselines.stir_model import STIR
-from codes.engine.vet import Unfit, vet
+from codes.engine import vet
 from codes.errors import InputError, MissingFileError
 from codes.files import replacing
 from codes.model.bsn_model import BSN
@@ -38,11 +38,8 @@ def read(path, hint: str = ""):
         raise MissingFileError(f"no checkpoint at {path}" + (f"; {hint}" if hint else ""))
     with open(path, "rb") as file:
         try:
-            vet(file)
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except Unfit as fault:
-            raise InputError(f"{path} {fault}") from None
-        except MemoryError:
+            return vet.load(file, path)
+        except (InputError, MemoryError):
             raise
         except Exception:  # a damaged file can make its readers fail in any way
             raise InputError(

@@ -1,12 +1,22 @@
-"""The students as they are used: their weights with what they were trained to see, and what they see of a stream.
+"""What a student sees of a spike stream.
 
 Officially the student (:class:`codes.model.ldn_model.Deblur_Net`) is given the 21 spike frames around the instant, and
 serves the firing threshold that it was trained at. Two things can be changed, at the same number of parameters: the
 **pyramid**, which shows it the whole stream, and the **exposure gain**, which makes spikes of any threshold as bright
 as the blurry image. A weight file says which of them it wants.
+
+A student is a network that has
+
+- ``kind``, ``spike_dim`` and ``gain``: what it sees (:class:`Sight`);
+- ``forward(blur, spike)``: ``(B, 3, H, W)``, B,G,R in [0, 1], and ``(B, M, spike_dim, H/4, W/4)`` of M instants to
+  ``(B, M, 3, H, W)``, not clipped;
+- ``encode(blur)``, what is the same for every instant, and ``decode(blur, encoded, spike)`` with spikes
+  ``(B, spike_dim, H/4, W/4)`` of one instant to ``(B, 3, H, W)``: forward in two steps, for long sequences;
+- a record in :mod:`codes.model.registry`.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -14,10 +24,13 @@ from torch.nn import functional as F
 
 from codes.errors import InputError
 from codes.image import grey
-from codes.spike import EXPOSURE, mirrored_windows, spike_windows, tfp_long
+from codes.spike import EXPOSURE, mirrored, mirrored_windows, spike_windows, tfp_long
 
 PYRAMID = (2, 2, 3, 5, 10, 20, 51)
 """Lengths of the windows of :func:`spike_pyramid` on either side of the 7 single frames."""
+
+LARGEST_GAIN = 64.0
+"""Bound of :func:`exposure_gain`: where a handful of spikes stand for a bright image, their number says nothing."""
 
 
 def spike_pyramid(spike: torch.Tensor, instants) -> torch.Tensor:
@@ -63,37 +76,59 @@ def exposure_gain(blur: torch.Tensor, spike: torch.Tensor, exposure=EXPOSURE) ->
         exposure: anything with ``start`` and ``stop``, frame indices.
 
     Returns:
-        float32 ``(B,)``; 1 where no pixel fires.
+        float32 ``(B,)``, at most :data:`LARGEST_GAIN`; 1 where no pixel fires.
     """
     rate = tfp_long(spike, exposure).flatten(1).mean(dim=1)
     light = grey(blur).flatten(1).float().mean(dim=1)
-    return torch.where(rate > 0, light / rate.clamp(min=1e-9), 1.0)
+    return torch.where(rate > 0, light / rate.clamp(min=1e-9), 1.0).clamp(max=LARGEST_GAIN)
 
 
-Student = nn.Module
-
-
-def student_input(
-    ldn: Student, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int], exposure=EXPOSURE
-) -> torch.Tensor:
-    """What a student is given of the spikes, for M instants.
+@dataclass(frozen=True)
+class Sight:
+    """What a student is given of a stream.
 
     Args:
-        ldn: the student; its settings decide.
-        blur: ``(B, 3, H, W)``, B,G,R in [0, 1].
-        spike: ``(B, T, H/4, W/4)``, zeros and ones, any dtype.
-        instants: frame indices.
-        exposure: anything with ``start`` and ``stop``, frame indices.
-
-    Returns:
-        ``(B, M, spike_dim, H/4, W/4)``, for ``ldn(blur, ...)``.
+        kind: 'frames', officially the frames around the instant; 'pyramid', the whole stream (:func:`spike_pyramid`);
+            'mirrored', as many frames as are wanted of a stream that is mirrored at its ends.
+        frames: channels.
+        gain: make spikes as bright as the image first (:func:`exposure_gain`).
     """
-    if ldn.kind == "pyramid":
-        windows = spike_pyramid(spike, instants)
-    elif ldn.kind == "mirrored":
-        windows = mirrored_windows(spike, instants, ldn.spike_dim)
-    else:
-        windows = spike_windows(spike, instants, ldn.spike_dim)
-    if ldn.gain:
-        windows = windows * exposure_gain(blur, spike, exposure)[:, None, None, None, None]
-    return windows
+
+    kind: str = "frames"
+    frames: int = 21
+    gain: bool = False
+
+    @classmethod
+    def of(cls, student: nn.Module) -> "Sight":
+        """What a student wants to see."""
+        return cls(student.kind, student.spike_dim, student.gain)
+
+    def __call__(
+        self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int], exposure=EXPOSURE
+    ) -> torch.Tensor:
+        """The student's second input.
+
+        Args:
+            blur: ``(B, 3, H, W)``, B,G,R in [0, 1].
+            spike: ``(B, T, H/4, W/4)``, zeros and ones, any dtype.
+            instants: M frame indices; with 'frames' the window around each must lie in the stream.
+            exposure: anything with ``start`` and ``stop``, frame indices.
+
+        Returns:
+            ``(B, M, frames, H/4, W/4)``.
+        """
+        if self.kind == "pyramid":
+            windows = spike_pyramid(spike, instants)
+        elif self.kind == "mirrored":
+            windows = mirrored_windows(spike, instants, self.frames)
+        else:
+            windows = spike_windows(spike, instants, self.frames)
+        if self.gain:
+            windows = windows * exposure_gain(blur, spike, exposure)[:, None, None, None, None]
+        return windows
+
+    def anywhere(self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int], exposure=EXPOSURE):
+        """The same for any instants of a stream, which is mirrored at its ends where the window leaves it."""
+        half = self.frames // 2 if self.kind == "frames" else 0  # the others know where a stream ends
+        shifted = slice(exposure.start + half, exposure.stop + half)
+        return self(blur, mirrored(spike, half), [instant + half for instant in instants], shifted)

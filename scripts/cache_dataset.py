@@ -15,22 +15,16 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from torch.utils.data import ConcatDataset  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from codes.dataset import SCALE, SpikeData  # noqa: E402
-from codes.engine.command import command  # noqa: E402
-from codes.engine.loader import loader  # noqa: E402
-from codes.engine.options import option, parse_config  # noqa: E402
-from codes.errors import InputError  # noqa: E402
+from codes.engine.command import command
+from codes.engine.options import option, parse_config
 
 
 @dataclass(frozen=True)
 class CacheConfig:
     """What is kept, and where."""
 
-    base_folder: str = option("GOPRO/", "data set: the folder that holds train/ and test/")
-    cache: str = option("", "folder of the cache; its disk needs room for 3 bytes a pixel of every image")
+    base_folder: Path = option("GOPRO", "data set: the folder that holds train/ and test/")
+    cache: Path = option(..., "folder of the cache; its disk needs room for 3 bytes a pixel of every image")
     data_type: Literal["GOPRO", "real"] = option("GOPRO", "layout of the data set; 'real' has no sharp images (RSB)")
     splits: tuple[Literal["train", "test"], ...] = option((), "splits to keep; by default those that there are")
     use_small: bool = option(False, "keep every 10th sample")
@@ -39,14 +33,18 @@ class CacheConfig:
     workers: int = option(-1, "processes (-1: one per core, at most 4)", low=-1)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Read each sample once through the cache."""
-    cfg = parse_config(CacheConfig, description=__doc__)
-    if not cfg.cache:
-        raise InputError("no folder for the cache; give --cache")
+    cfg = parse_config(CacheConfig, argv)
+    from torch.utils.data import ConcatDataset
+    from tqdm import tqdm
+
+    from codes.dataset import SCALE, SpikeData
+    from codes.engine.loader import loader
+
     options = {"use_small": cfg.use_small, "vth": cfg.vth, "spike_full": cfg.spike_full, "cache": cfg.cache}
     options |= {"use_roi": True, "roi_size": SCALE}  # the smallest crop there is: decoding is the work here
-    present = [split for split in ("train", "test") if (Path(cfg.base_folder) / split).is_dir()]
+    present = [split for split in ("train", "test") if (cfg.base_folder / split).is_dir()]
     parts = [
         SpikeData(cfg.base_folder, cfg.data_type, split, use_sharp=split == "test", **options)
         for split in cfg.splits or present or ("test",)

@@ -11,7 +11,7 @@ names, get rows of their own. ``--protocol sequence`` measures the 7 instants of
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +29,7 @@ from codes.engine.command import command  # noqa: E402
 from codes.engine.device import choose_device, describe, place  # noqa: E402
 from codes.engine.options import EvalConfig, as_dict, option, parse_config  # noqa: E402
 from codes.engine.run import provenance  # noqa: E402
-from codes.engine.students import load_student  # noqa: E402
+from codes.engine.weights import load_student  # noqa: E402
 from codes.errors import InputError, MissingFileError  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import grey, grid, to_uint8, write_animation, write_image  # noqa: E402
@@ -99,10 +99,12 @@ class Cascade:
             teacher = Teacher.cascade(self.bsn, self.sr)
             self.teachers["tea"] = from_teacher("teacher", "Teacher BSN + EDSR + SDM", teacher)
         if self.ldn and (self.ldn.gain or gain != "auto"):
-            self.students["deblur"] = from_student("ldn", "Student LDN", self.ldn)
+            self.students["deblur"] = from_student("ldn", self.ldn)
         if self.ldn and not self.ldn.gain and gain != "off":
             brightened = load_student(paths["deblur"], gain=True)
-            self.students["deblurgain"] = from_student("ldn", "Student LDN + gain", place(brightened, device).eval())
+            self.students["deblurgain"] = replace(
+                from_student("ldn", place(brightened, device).eval()), title="Student LDN + gain"
+            )
 
     def rows(self, sample: dict, sharp: torch.Tensor | None, instants: Sequence[int], teachers: bool):
         """The rows of this cascade for one sample at some instants."""

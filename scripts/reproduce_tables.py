@@ -49,20 +49,22 @@ from codes.engine.command import command  # noqa: E402
 from codes.engine.device import autocast, choose_device, describe, place  # noqa: E402
 from codes.engine.options import EvalConfig, as_dict, option, parse_config  # noqa: E402
 from codes.engine.run import provenance  # noqa: E402
+from codes.engine.weights import Weights  # noqa: E402
 from codes.errors import InputError, MissingFileError, one_line  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import grey, read_image, to_float  # noqa: E402
-from codes.inference.methods import METHODS, TITLES, Method, Weights, load_method  # noqa: E402
+from codes.inference.methods import Method, load_method, methods  # noqa: E402
 from codes.losses import TeacherLoss, reblur_loss  # noqa: E402
 from codes.making.preparation import read_record  # noqa: E402
 from codes.metrics import lpips_network  # noqa: E402
 from codes.model.bsn_model import BSN  # noqa: E402
 from codes.model.edsr_model import EDSR  # noqa: E402
 from codes.model.ldn_model import Deblur_Net  # noqa: E402
+from codes.model.registry import NETWORKS  # noqa: E402
 from codes.report.evaluation import Report, Row, measure_rows  # noqa: E402
 from codes.sdm import Teacher  # noqa: E402
 from codes.spike import EXPOSURE, evenly, mirrored_windows, tfp  # noqa: E402
-from codes.student import Student, student_input  # noqa: E402
+from codes.student import Sight  # noqa: E402
 from scripts.dev import textbook  # noqa: E402
 from scripts.dev.measuring import FlopCounter, peak_memory, timed  # noqa: E402
 
@@ -211,15 +213,18 @@ class Maker:
 
     def __init__(self, cfg: TablesConfig):
         self.cfg, self.device, self.out = cfg, choose_device(cfg.device), Path(cfg.out)
-        paths = {kind: getattr(cfg, f"{kind}_path") for kind in (*TITLES, "no_reblur")}
+        paths = {
+            kind: getattr(cfg, f"{kind}_path")
+            for kind in (*(network.flag for network in NETWORKS.values()), "no_reblur")
+        }
         for kind, path in paths.items():
             if path and not Path(path).is_file():
                 raise MissingFileError(f"no weights: --{kind}_path {path} does not exist")
         paths.pop("no_reblur")
         self.weights = Weights(**paths, official=True, gain=cfg.spike_gain == "auto")
-        self.names = [name.strip() for name in cfg.methods.split(",")] if cfg.methods else list(METHODS)
-        for name in set(self.names) - set(METHODS):
-            raise InputError(f"--methods: no method '{name}'; expected some of {','.join(METHODS)}")
+        self.names = [name.strip() for name in cfg.methods.split(",")] if cfg.methods else list(methods())
+        for name in set(self.names) - set(methods()):
+            raise InputError(f"--methods: no method '{name}'; expected some of {','.join(methods())}")
         self.loaded: dict[str, Method | str] = {}
 
     def method(self, name: str, table: Table) -> Method | None:
@@ -293,7 +298,7 @@ def shortest(path) -> str:
 
 def weights_of(method: Method, title: str) -> str:
     """A note on the weights behind a row, and whether its student makes spikes as bright as the image."""
-    gains = [network.gain for network in method.networks.values() if isinstance(network, Student)]
+    gains = [network.gain for network in method.networks.values() if hasattr(network, "spike_dim")]
     gain = f", exposure gain {'on' if gains[0] else 'off'}" if gains else ""
     return f"{title}: weights {', '.join(map(shortest, method.weights))}{gain}"
 
@@ -447,7 +452,7 @@ def ablation_table(maker: Maker) -> Table:
         known = PUBLISHED_ABLATION.get(method.name)
         table.rows.append([steps[method.name], method.parameters, *(means[method.name][m] for m in shown)])
         table.rows[-1] += [*(known or [None] * 3), RUN_SOURCE if known else None]
-    bsn, sr = (shortest(maker.weights.path(kind)) for kind in ("bsn", "sr"))
+    bsn, sr = (shortest(maker.weights.path(kind)) for kind in ("bsn", "edsr"))
     train = f"python train_deblur.py --base_folder {cfg.base_folder} --bsn_path {bsn} --sr_path {sr}"
     commands = {weight: f"`{train} --lambda_reblur {weight} --exp_name reblur{weight}`" for weight in (100, 0)}
     if not without:
@@ -610,7 +615,7 @@ def training_steps(device: torch.device, precision: str, batch: int, crop: int) 
         def loss(blur, spike):
             with autocast(device, precision):
                 labels = teacher(blur, spike, instants)
-                students = student(blur, student_input(student, blur, spike, instants))
+                students = student(blur, Sight.of(student)(blur, spike, instants))
             students = students.float().clamp(0, 1)
             return distance(students, labels) + 100 * reblur_loss(students, blur)
 

@@ -30,14 +30,14 @@ from codes.dataset import SpikeData  # noqa: E402
 from codes.engine.command import Parser, command  # noqa: E402
 from codes.engine.device import choose_device, keep_memory, place  # noqa: E402
 from codes.engine.loader import loader  # noqa: E402
-from codes.engine.students import load_student  # noqa: E402
 from codes.engine.textures import describe_network  # noqa: E402
+from codes.engine.weights import load_student  # noqa: E402
 from codes.errors import InputError  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import to_uint8, write_image  # noqa: E402
 from codes.sdm import Teacher  # noqa: E402
 from codes.spike import EXPOSURE  # noqa: E402
-from codes.student import student_input  # noqa: E402
+from codes.student import Sight  # noqa: E402
 from scripts import make_demo_data  # noqa: E402
 from scripts.make_demo_data import at_least, check_drawing, frame_size  # noqa: E402
 
@@ -103,7 +103,7 @@ def write_pictures(args, folder: Path) -> int:
             if student is None:
                 image = teacher(blur, spike, centre)[0, 0]
             else:
-                image = student(blur, student_input(student, blur, spike, centre))[0, 0]
+                image = student(blur, Sight.of(student)(blur, spike, centre))[0, 0]
             write_image(path, shrunk(image, args.shrink))
     return len(captures)
 

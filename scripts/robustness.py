@@ -38,13 +38,15 @@ from tqdm import tqdm  # noqa: E402
 
 from codes.engine.command import Parser, command  # noqa: E402
 from codes.engine.device import autocast, choose_device, describe  # noqa: E402
+from codes.engine.weights import Weights
 from codes.errors import InputError  # noqa: E402
 from codes.files import replacing  # noqa: E402
 from codes.image import grey, to_float  # noqa: E402
-from codes.inference.methods import METHODS, TITLES, Method, Weights, load_method, weight_options  # noqa: E402
+from codes.inference.methods import Method, load_method, methods
 from codes.making.sensor import inherent_noise, spikes_from_frames  # noqa: E402
 from codes.making.synthesis import SCALE, Sample, Scene  # noqa: E402
 from codes.metrics import psnr  # noqa: E402
+from codes.model.registry import weight_options  # noqa: E402
 from codes.report.plots import Line, Panel, plot_methods  # noqa: E402
 from codes.spike import EXPOSURE  # noqa: E402
 from scripts.make_demo_data import at_least, find_photos, frame_size, usable, write_json  # noqa: E402
@@ -292,9 +294,9 @@ def make_parser() -> Parser:
     parser = Parser(description=__doc__)
     add = parser.add_argument_group("what to measure").add_argument
     add("--out", type=Path, default="exp/robustness", help="folder for the results")
-    known = ", ".join(METHODS)
-    methods = ["blur", "sdm21", "teacher", "ldn"]
-    add("--methods", nargs="+", default=methods, metavar="NAME", help=f"of {known}; the teacher takes most of the time")
+    known = ", ".join(methods())
+    usual = ["blur", "sdm21", "teacher", "ldn"]
+    add("--methods", nargs="+", default=usual, metavar="NAME", help=f"of {known}; the teacher takes most of the time")
     add("--photos", type=Path, metavar="DIR", help="your photographs, subfolders too; none: four of scikit-image's")
     add("--size", type=frame_size, default="360x640", metavar="HxW", help="image size")
     add("--samples", type=at_least(1), default=4, metavar="N", help="scenes; photographs take turns")
@@ -330,7 +332,7 @@ def main() -> None:
                 fitting = "4, 6, 8, 12 or 24" if factor == "ratio" else f"{low} to {high}"
                 raise InputError(f"--{factor} {value}; expected {fitting}")
     device = choose_device(args.device)
-    weights = Weights(**{name: getattr(args, f"{name}_path") for name in TITLES})
+    weights = Weights(**{name.removesuffix("_path"): getattr(args, name) for name in weight_options()})
     methods = {name: load_method(name, weights, device) for name in dict.fromkeys(args.methods)}
     args.methods = list(methods)
     files = find_photos(args.photos, args.out)

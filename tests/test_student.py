@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from codes.engine.checkpoint import load_weights, save
-from codes.engine.students import load_student
+from codes.engine.weights import load_student
 from codes.model.ldn_model import Deblur_Net
-from codes.student import exposure_gain, spike_pyramid, student_input
+from codes.student import LARGEST_GAIN, Sight, exposure_gain, spike_pyramid
 from tests.conftest import filled, rnd
 
 
@@ -36,6 +36,8 @@ def test_exposure_gain_is_the_ratio_of_the_means():
     blur[0, 0] = 1.0  # blue: weight 0.11
     expected = [(0.11 + 0.5 * 0.59 + 0.5 * 0.3) * 97 / 25, 1.0, 0.0]
     np.testing.assert_allclose(exposure_gain(blur, spikes), expected, rtol=1e-5)
+    blur[2] = 0.9  # one spike of 97 * 4 against a bright image: 349 times
+    assert exposure_gain(blur, spikes)[2] == LARGEST_GAIN == 64
 
 
 @pytest.mark.parametrize("settings", [(21, "frames", False), (11, "frames", False), (21, "pyramid", True)])
@@ -62,9 +64,9 @@ def test_a_students_file_from_the_future(tmp_path):
 
 def test_spike_inputs_of_the_student():
     blur, spike = rnd(2, 3, 32, 48), rnd(2, 137, 8, 12) < 0.3
-    frames = student_input(Deblur_Net(21), blur, spike, (20, 68))
+    frames = Sight.of(Deblur_Net(21))(blur, spike, (20, 68))
     assert torch.equal(frames[:, 1], spike[:, 58:79]) and torch.equal(frames[:, 0], spike[:, 10:31])
-    pyramid = student_input(Deblur_Net(21, "pyramid", gain=True), blur, spike, (20, 68))
+    pyramid = Sight.of(Deblur_Net(21, "pyramid", gain=True))(blur, spike, (20, 68))
     light = (blur * torch.tensor([0.11, 0.59, 0.3]).view(3, 1, 1)).sum(1).mean((1, 2))
     gain = light / spike[:, 20:117].float().mean((1, 2, 3))
     # The single frame at the instant stands in the middle of the 21 windows.

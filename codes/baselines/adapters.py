@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from codes.baselines.spkdeblurnet_model import SpkDeblurNet
 from codes.baselines.stir_model import FRAMES, STIR
-from codes.engine.checkpoint import load_weights, state_dict
 from codes.errors import InputError, one_line
 from codes.losses import gaussian_ssim
 from codes.spike import middle_tfi, mirrored_windows
@@ -65,18 +64,6 @@ def spkdeblurnet_input(
     if factor > 1:
         frames, tfi = (x.repeat_interleave(factor, -1).repeat_interleave(factor, -2) for x in (frames, tfi))
     return blur.flip(1), frames.to(blur.dtype), tfi
-
-
-def load_spkdeblurnet(path, hint: str = "") -> SpkDeblurNet:
-    """SpkDeblurNet with the weights of a file, which decides the number of spike frames.
-
-    Raises:
-        FileNotFoundError, ValueError: as in :func:`codes.engine.checkpoint.load_weights`.
-    """
-    state = state_dict(path, "SpkDeblurNet", hint)
-    first, gain = state.get("S_conv_down.0.weight"), state.get("tfi_gain")
-    frames = first.shape[1] if first is not None and first.dim() == 4 and 1 <= first.shape[1] <= 137 else 56
-    return load_weights(SpkDeblurNet(frames, 2.0 if gain is None else float(gain.float().mean())), path, hint)
 
 
 def stir_instants(total: int, instants) -> list[int]:

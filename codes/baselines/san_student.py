@@ -28,6 +28,11 @@ class SANStudent(SAN):
         if gain:
             self.register_buffer("spike_input", torch.tensor([SPIKE_INPUTS.index("frames"), 1]))
 
+    @staticmethod
+    def settings(state: dict[str, torch.Tensor]) -> dict:
+        """The argument of the constructor that a state dict tells."""
+        return {"gain": "spike_input" in state}
+
     def forward(self, blur: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
         """``(B, 3, H, W)`` and spikes ``(B, M, 96, h, w)`` of M instants to ``(B, M, 3, H, W)``, not clipped."""
         image = self.encode(blur)

@@ -261,6 +261,13 @@ class SpkDeblurNet(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
+    @staticmethod
+    def settings(state: dict[str, torch.Tensor]) -> dict:
+        """The arguments of the constructor that a state dict tells: number of spike frames, gain of the TFI."""
+        first, gain = state.get("S_conv_down.0.weight"), state.get("tfi_gain")
+        frames = first.shape[1] if first is not None and first.dim() == 4 and 1 <= first.shape[1] <= 137 else 56
+        return {"S_in_chs": frames, "tfi_gain": 2.0 if gain is None else float(gain.float().mean())}
+
     def forward(
         self, blur: torch.Tensor, spike: torch.Tensor, tfi: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -4,22 +4,16 @@ Nothing is ever unpickled but tensors and plain values (``weights_only=True``), 
 (:mod:`codes.engine.vet`), and no file is seen half-written.
 """
 
+import sys
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from codes.baselines.san_model import SAN
-from codes.baselines.spkdeblurnet_model import SpkDeblurNet
-from codes.baselines.stir_model import STIR
 from codes.engine import vet
 from codes.errors import InputError, MissingFileError
 from codes.files import replacing
-from codes.model.bsn_model import BSN
-from codes.model.edsr_model import EDSR
-from codes.model.ldn_model import Deblur_Net
-
-NETWORKS = {network.__name__: network for network in (BSN, EDSR, Deblur_Net, SpkDeblurNet, STIR, SAN)}
+from codes.model.registry import NETWORKS, Network
 
 
 def read(path, hint: str = ""):
@@ -50,14 +44,18 @@ def read(path, hint: str = ""):
 def load_weights(network: nn.Module, path, hint: str = "") -> nn.Module:
     """Load the authors' or our weights into a network, strictly; returns the network.
 
-    A ``module.`` prefix (DataParallel) is stripped.
+    What other programs wrap around a state dict is taken off (:func:`unwrapped`).
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no state dict, or one of another network; the message says what it looks like. Or a
+        InputError: the file is no state dict, or one of another network; the message says what it looks like. Or a
             weight is not finite.
     """
-    state = state_dict(path, type(network).__name__, hint)
+    return load_state(network, state_dict(path, type(network).__name__, hint), path)
+
+
+def load_state(network: nn.Module, state: dict[str, torch.Tensor], path) -> nn.Module:
+    """Load what :func:`state_dict` read from ``path``, as :func:`load_weights` does."""
     fault = misfit(network, state)
     if fault:
         raise InputError(f"{path} does not fit {type(network).__name__}: {fault}")
@@ -71,12 +69,41 @@ def load_weights(network: nn.Module, path, hint: str = "") -> nn.Module:
     return network
 
 
+WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "network", "net", "weights")
+"""Keys under which other programs, and our own state.pth, keep a state dict; an average of the weights comes first."""
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+"""What DataParallel, torch.compile, Lightning and others write before every key."""
+
+
 def state_dict(path, name: str, hint: str = "") -> dict[str, torch.Tensor]:
-    """The tensors of a weight file by key, without ``module.``; ``name`` is the network that they are wanted for."""
-    state = read(path, hint)
+    """The tensors of a weight file by key, unwrapped; ``name`` is the network that they are wanted for.
+
+    What was taken off is said on stderr.
+    """
+    state, taken = unwrapped(read(path, hint))
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{path} holds no state dict of tensors; expected the weights of {name}")
-    return {str(key).removeprefix("module."): value for key, value in state.items()}
+    if taken:
+        print(f"{path}: weights found behind {' '.join(taken)}", file=sys.stderr)
+    return state
+
+
+def unwrapped(state) -> tuple[object, list[str]]:
+    """A state dict without what other programs wrap around it, and what that was.
+
+    Taken off are keys of :data:`WRAPPERS` and :data:`PREFIXES`, in any order. Anything else comes back as it is.
+    """
+    taken = []
+    while isinstance(state, dict) and (key := next((k for k in WRAPPERS if isinstance(state.get(k), dict)), None)):
+        state = state[key]
+        taken.append(f"['{key}']")
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        return state, taken
+    while prefix := next((p for p in PREFIXES if state and all(key.startswith(p) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+        taken.append(f"'{prefix}'")
+    return state, taken
 
 
 def misfit(network: nn.Module, state: dict[str, torch.Tensor]) -> str:
@@ -102,19 +129,21 @@ def misfit(network: nn.Module, state: dict[str, torch.Tensor]) -> str:
         key = typed[0]
         parts.append(f"{key} is of {state[key].dtype}, expected {own[key].dtype}")
     look = looks_like(state) if parts else None  # building every network takes a moment
-    if look and look != type(network).__name__:
-        parts.insert(0, f"it looks like the weights of {look}")
+    if look and not isinstance(network, look.load_class()):
+        parts.insert(0, f"it looks like the weights of {look.title}")
     return "; ".join(parts)
 
 
-def looks_like(state: dict[str, torch.Tensor]) -> str | None:
-    """The name of the network of this program whose keys these are, if any."""
-    for name, build in NETWORKS.items():
+def looks_like(state: dict[str, torch.Tensor], role: str = "") -> Network | None:
+    """The record of the network whose keys these are, if any; ``role``: among those of this role."""
+    for network in NETWORKS.values():
+        if role and network.role != role:
+            continue
         # Not on the meta device, where initialising makes PyTorch load its compiler first, which takes seconds.
         with torch.random.fork_rng(devices=[]):
-            keys = build().state_dict().keys()
+            keys = network.load_class()().state_dict().keys()
         if len(keys & state.keys()) > 0.5 * max(len(keys), len(state)):
-            return name
+            return network
     return None
 
 

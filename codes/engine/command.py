@@ -1,31 +1,25 @@
-"""What every command line shares: mistakes of the user end in one line and exit code 2, not in a traceback."""
+"""What every command line shares: mistakes of the user end in one line and exit code 2, bugs in a traceback."""
 
 import argparse
 import difflib
+import os
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
-from codes.engine import distributed
 from codes.errors import InputError, one_line
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, and the description as it is written."""
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, and which names the nearest flag for an unknown one."""
 
     def __init__(self, **options):
-        super().__init__(allow_abbrev=False, formatter_class=HelpFormatter, **options)
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def parse_args(self, args=None, namespace=None):
-        """As in argparse, but unknown flags are explained."""
-        namespace, unknown = self.parse_known_args(args, namespace)
+        """As in argparse, but unknown flags are explained, and flags may stand between positional words."""
+        namespace, unknown = self.parse_known_intermixed_args(args, namespace)
         for word in unknown:
             if word.startswith("-"):
                 self.error(
@@ -48,13 +42,13 @@ def nearest(word: str, known) -> str:
 
 def fail(message, program: str | None = None) -> None:
     """Print 'program: error: message' in one line on stderr and exit with code 2; of several processes, one prints."""
-    if distributed.first_to_fail():
+    if _is_heard():
         print(f"{program or Path(sys.argv[0]).name}: error: {one_line(message)}", file=sys.stderr)
     raise SystemExit(2)
 
 
 def command(main: Callable[[], None]) -> None:
-    """Run a script's ``main``: a user's mistake becomes one line, Ctrl-C exit code 130.
+    """Run a script's ``main``: a user's mistake becomes one line, Ctrl-C exit code 130, a bug its traceback.
 
     Of several processes (:mod:`codes.engine.distributed`) the first that fails is heard.
     """
@@ -65,15 +59,16 @@ def command(main: Callable[[], None]) -> None:
     except MemoryError:
         fail("out of memory")
     except KeyboardInterrupt:
-        if distributed.first_to_fail():
+        if _is_heard():
             print(f"\n{Path(sys.argv[0]).name}: stopped", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
-        if isinstance(error, RuntimeError) and distributed.is_loss_of_contact(error):
-            fail(f"another process of this run ended or cannot be reached ({one_line(error)[:120]})")
-        if isinstance(error, RuntimeError) and (advice := advice_on_memory(error)):
-            fail(advice)
-        if distributed.first_to_fail():
+        if isinstance(error, RuntimeError):
+            if _has_lost_contact(error):
+                fail(f"another process of this run ended or cannot be reached ({one_line(error)[:120]})")
+            if advice := advice_on_memory(error):
+                fail(advice)
+        if _is_heard():
             raise
         raise SystemExit(2) from None
 
@@ -83,7 +78,7 @@ def advice_on_memory(error: RuntimeError) -> str:
     text, what = str(error), one_line(error)[:120]
     if "DefaultCPUAllocator" in text:
         return f"out of memory ({what}); try a smaller --bs or --roi_size"
-    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "ALLOC_FAILED" in text:
+    if type(error).__name__ == "OutOfMemoryError" or "out of memory" in text or "ALLOC_FAILED" in text:
         return f"out of memory on the device ({what}); try a smaller --bs, --roi_size or --precision bf16"
     # An error that a loader process reports itself has another beginning.
     if text.startswith("DataLoader worker (pid") or "shared memory object" in text or "(shm)" in text:
@@ -92,6 +87,23 @@ def advice_on_memory(error: RuntimeError) -> str:
             "larger --shm-size; the same command goes on"
         )
     return ""
+
+
+def _is_heard() -> bool:
+    """Whether this process says what went wrong: alone, or the first of several."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # torch is imported only where torchrun has started several
+        return True
+    from codes.engine import distributed
+
+    return distributed.first_to_fail()
+
+
+def _has_lost_contact(error: RuntimeError) -> bool:
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return False
+    from codes.engine import distributed
+
+    return distributed.is_loss_of_contact(error)
 
 
 def _let_go(main: Callable[[], None]) -> None:

@@ -1,197 +1,453 @@
-"""Configuration: one frozen dataclass per stage, filled as default < YAML file (``--config``) < flag.
+"""Options: one frozen dataclass for each script, filled as default < YAML file (``--config``) < flag.
 
-A field's default is the paper's recipe, its type says how text is converted (PyYAML reads ``1e-4`` as text), and its
-metadata hold the help and the allowed range. An unknown key or flag fails and names the nearest valid one.
+    @dataclass(frozen=True)
+    class DemoConfig:
+        out: Path = option("GOPRO", "folder of the data set")
+        size: Size = option("720x1280", "image size", low=16, high=8192, multiple=4)
+        motion: tuple[float, float] = option((20.0, 80.0), "pixels", low=0, metavar=("MIN", "MAX"))
+
+    def main(argv: list[str] | None = None) -> None:
+        cfg = parse_config(DemoConfig, argv)
+        import torch  # what takes its time is imported after the options are read: --help does not wait for it
+
+A field's type says how text is read: ``bool`` (``--flag``, ``--no-flag``), ``int``, ``float``, ``str``, ``Path``
+(``~`` and ``$HOME`` are expanded), ``Size`` (HxW), ``Literal``, ``tuple[X, ...]`` (one or more, each once; the flag may
+be repeated), ``tuple[X, X]`` (a pair), and any of these ``| None``: not given. Its metadata hold help and range.
+An unknown key or flag fails and names the nearest one. What no type can say (two options that exclude one another) is
+checked by the dataclass's ``__post_init__``, which raises an InputError.
+
+Scripts and train recipes import at their top the standard library, this module and :mod:`codes.engine.command`, no
+more, and everything else inside ``main`` after :func:`parse_config`.
 """
 
 import argparse
 import dataclasses
 import math
+import os
+import re
+import reprlib
+import sys
+import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import yaml
+from typing import Any, Literal, NamedTuple
 
 from codes.engine.command import Parser, nearest
 from codes.errors import InputError
+from codes.model.registry import weight_options
+
+GROUPS = {"official": "official options", "run": "of the run", "beyond": "beyond the paper"}
+"""Headings in the help of the train recipes; another ``group`` is a heading itself."""
 
 
-def option(default, help: str, *, low=None, high=None, recipe: bool | type[bool] = True):
-    """A configuration field.
+class Size(NamedTuple):
+    """Height and width in pixels; written HxW."""
+
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}"
+
+
+def option(
+    default,
+    help: str,
+    *,
+    low=None,
+    high=None,
+    above=None,
+    multiple: int = 1,
+    choices: tuple[str, ...] = (),
+    parse: Callable[[str], Any] | None = None,
+    metavar: str | tuple[str, ...] | None = None,
+    positional: bool = False,
+    group: str = "",
+    recipe: bool | type[bool] = True,
+) -> Any:
+    """A field of a configuration.
 
     Args:
-        default: its default.
+        default: its default; ``...`` where it must be given.
         help: one line for ``--help``.
-        low, high: allowed range of a number.
+        low, high, above: allowed range of a number, or of each side of a size; ``above`` is not allowed itself.
+        multiple: a size's sides must be multiples of it.
+        choices: allowed texts, where they are no ``Literal`` because another module knows them.
+        parse: reads a text of a form of its own; raises a ValueError where it is none, and ``metavar`` says the form.
+        metavar: what stands for the value in the help.
+        positional: given without a flag.
+        group: heading under which the help shows it (:data:`GROUPS`).
         recipe: whether the value shapes the trained weights; a run may be continued with other values where not.
             ``bool`` where it only matters whether there is a value, as with a folder that turns something on.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "recipe": recipe})
+    metadata = {key: value for key, value in locals().items() if key != "default"}
+    given = {"kw_only": True} if default is ... else {"default": default}
+    return dataclasses.field(metadata=metadata, **given)
 
 
 @dataclass(frozen=True)
-class EvalConfig:
+class Common:
     """What training and every evaluation share."""
 
-    base_folder: str = option("GOPRO/", "data set: the folder that holds train/ and test/", recipe=False)
-    data_type: Literal["GOPRO", "real"] = option("GOPRO", "layout of the data set; 'real' has no sharp images (RSB)")
-    use_small: bool = option(False, "keep every 10th sample")
+    metric_convention = "official"  # no option of training
+
+    base_folder: Path = option(
+        "GOPRO", "data set: the folder that holds train/ and test/", group="official", recipe=False
+    )
+    data_type: Literal["GOPRO", "real"] = option(
+        "GOPRO", "layout of the data set; 'real' has no sharp images (RSB)", group="official"
+    )
+    use_small: bool = option(False, "keep every 10th sample", group="official")
     vth: float = option(
-        0.0, "*firing threshold of the spikes, in the paper's unit (2: spike_data_vth2; 0: spike_data)", low=0
+        0.0,
+        "firing threshold of the spikes, in the paper's unit (2: spike_data_vth2; 0: spike_data)",
+        low=0,
+        group="run",
     )
     metrics: tuple[Literal["ssim", "psnr", "mse", "lpips"], ...] = option(
-        ("ssim", "psnr"), "*metrics of an evaluation; lpips fetches AlexNet", recipe=False
+        ("ssim", "psnr"), "metrics of an evaluation; lpips fetches AlexNet", group="run", recipe=False
     )
-    metric_convention: Literal["official", "standard"] = option(
-        "official",
-        "*official: images on [-1, 1] (MSE is 4 times the standard one; PSNR's rare range slip); standard: [0, 1]",
+    cache: Path | None = option(
+        None,
+        "folder that keeps decoded images, for fast loading: 2.8 MB each at 720x1280; made on first use",
+        group="run",
         recipe=False,
     )
-    cache: str = option(
-        "",
-        "*folder that keeps decoded images, for fast loading: 2.8 MB each at 720x1280; made on first use, '' is none",
-        recipe=False,
+    eval_images: int = option(
+        4, "samples of an evaluation that are saved as pictures", low=0, group="run", recipe=False
     )
-    eval_images: int = option(4, "*samples of an evaluation that are saved as pictures", low=0, recipe=False)
     device: str = option(
-        "auto", "*auto, cpu, cuda, cuda:N or mps; with torchrun, auto and cuda give each rank its GPU", recipe=False
+        "auto",
+        "auto, cpu, cuda, cuda:N or mps; with torchrun, auto and cuda give each rank its GPU",
+        group="run",
+        recipe=False,
     )
-    precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "*autocast precision")
+    precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "autocast precision", group="run")
     deterministic: bool = option(
         False,
-        "*only operations with the same result each time, on a GPU, where PyTorch has them; a CPU needs none",
+        "only operations with the same result each time, on a GPU, where PyTorch has them; a CPU needs none",
+        group="run",
         recipe=False,
     )
     workers: int = option(
-        -1, "*loader processes (-1: one per core, at most 4); the result does not depend on it", low=-1, recipe=False
+        -1,
+        "loader processes (-1: one per core, at most 4); the result does not depend on it",
+        low=-1,
+        group="run",
+        recipe=False,
     )
 
 
 @dataclass(frozen=True)
-class Config(EvalConfig):
-    """What the three stages of training share."""
+class EvalConfig(Common):
+    """What every evaluation has besides."""
 
-    save_folder: str = option("exp", "where run folders are made", recipe=False)
-    exp_name: str = option("test", "name of the run; its folder is save_folder/exp_name", recipe=False)
-    test_mode: bool = option(False, "evaluate checkpoints instead of training", recipe=False)
-    epochs: int = option(101, "passes over the training split", low=1, recipe=False)
-    lr: float = option(1e-3, "learning rate of Adam", low=0)
-    seed: int = option(42, "seed of weights, order and crops", low=0, high=2**63 - 1)
-    bs: int = option(4, "batch size; with torchrun, of each rank", low=1)
-    roi_size: int = option(512, "side of the training crop in image pixels, a multiple of 4", low=16)
-    train_split: Literal["train", "test"] = option("train", "*split to train on")
-    lr_schedule: Literal["official", "cosine", "onecycle", "constant"] = option(
-        "official", "*learning rate over time; cosine and onecycle end at 0 with the last step"
-    )
-    grad_clip: float = option(0.0, "*largest gradient norm (0: no limit)", low=0)
-    ema: float = option(
-        0.0,
-        "*decay of an average of the weights, which is evaluated and saved in their place (0: none; 0.999)",
-        low=0,
-        high=0.999999,
-    )
-    clip_output: bool = option(True, "*clip outputs to [0, 1] before the loss, as officially; off, no start is dead")
-    max_steps: int = option(
-        0,
-        "*train for this many optimiser steps, however many epochs that is (0: --epochs decides)",
-        low=0,
+    metric_convention: Literal["official", "standard"] = option(
+        "official",
+        "official: images on [-1, 1] (MSE is 4 times the standard one; PSNR's rare range slip); standard: [0, 1]",
+        group="run",
         recipe=False,
     )
-    eval_every: int = option(5, "*epochs between evaluations in training (0: only at the end)", low=0, recipe=False)
-    eval_samples: int = option(8, "*test samples of an evaluation in training (0: all)", low=0, recipe=False)
-    save_every: int = option(5, "*epochs between saved weights", low=1, recipe=False)
-    state_every: float = option(
-        300.0, "*seconds between saved training states, from which a killed run goes on", low=0, recipe=False
+
+
+@dataclass(frozen=True)
+class Config(Common):
+    """What the three stages of training share."""
+
+    save_folder: Path = option("exp", "where run folders are made", group="official", recipe=False)
+    exp_name: str = option(
+        "test", "name of the run; its folder is save_folder/exp_name", group="official", recipe=False
     )
-    log_every: int = option(10, "*steps between lines in metrics.jsonl and TensorBoard", low=1, recipe=False)
+    test_mode: bool = option(False, "evaluate checkpoints instead of training", group="official", recipe=False)
+    epochs: int = option(101, "passes over the training split", low=1, group="official", recipe=False)
+    lr: float = option(1e-3, "learning rate of Adam", low=0, group="official")
+    seed: int = option(42, "seed of weights, order and crops", low=0, high=2**63 - 1, group="official")
+    bs: int = option(4, "batch size; with torchrun, of each rank", low=1, group="official")
+    roi_size: int = option(512, "side of the training crop in image pixels, a multiple of 4", low=16, group="official")
+    train_split: Literal["train", "test"] = option("train", "split to train on", group="beyond")
+    lr_schedule: Literal["official", "cosine", "onecycle", "constant"] = option(
+        "official", "learning rate over time; cosine and onecycle end at 0 with the last step", group="beyond"
+    )
+    grad_clip: float = option(0.0, "largest gradient norm (0: no limit)", low=0, group="beyond")
+    clip_output: bool = option(
+        True, "clip outputs to [0, 1] before the loss, as officially; off, no start is dead", group="beyond"
+    )
+    max_steps: int = option(
+        0,
+        "train for this many optimiser steps, however many epochs that is (0: --epochs decides)",
+        low=0,
+        group="run",
+        recipe=False,
+    )
+    eval_every: int = option(
+        5,
+        "epochs between saved weights and their evaluation (0: only at the end)",
+        low=0,
+        group="run",
+        recipe=False,
+    )
+    eval_samples: int = option(
+        8, "test samples of an evaluation in training (0: all)", low=0, group="run", recipe=False
+    )
+    state_every: float = option(
+        300.0,
+        "seconds between saved training states, from which a killed run goes on",
+        low=0,
+        group="run",
+        recipe=False,
+    )
+    log_every: int = option(
+        10, "steps between lines in metrics.jsonl and TensorBoard", low=1, group="run", recipe=False
+    )
     compile: bool = option(
-        False, "*torch.compile the network that is trained; where that fails, go on without", recipe=False
+        False, "torch.compile the network that is trained; where that fails, go on without", group="run", recipe=False
     )
     on_nan: Literal["stop", "skip"] = option(
         "stop",
-        "*what a loss or gradient that is not finite does: stop the run, or drop the step and count it",
+        "what a loss or gradient that is not finite does: stop the run, or drop the step and count it",
+        group="run",
         recipe=False,
     )
     skip_bad_samples: bool = option(
         False,
-        "*go on without samples that cannot be read, and count them; off, the first one stops the run",
+        "go on without samples that cannot be read, and count them; off, the first one stops the run",
+        group="run",
         recipe=False,
     )
-    overwrite: bool = option(False, "*start anew; the earlier run folder is kept under another name", recipe=False)
+    overwrite: bool = option(
+        False, "start anew; the earlier run folder is kept under another name", group="run", recipe=False
+    )
+
+
+def refuse_even(cfg, *names: str) -> None:
+    """Windows of frames have a middle.
+
+    Raises:
+        InputError: an option of these has an even number.
+    """
+    for name in names:
+        if (frames := getattr(cfg, name)) % 2 == 0:
+            raise InputError(
+                f"--{name} is {frames}; a window around an instant has an odd number of frames: "
+                f"give {frames - 1} or {frames + 1}"
+            )
+
+
+def refuse_idle(cfg, why: str, *names: str) -> None:
+    """Options that would have no effect.
+
+    Args:
+        cfg: the configuration.
+        why: in words, as in 'with --teacher sdm'.
+        names: of the options.
+
+    Raises:
+        InputError: one of them is not at its default.
+    """
+    for field in dataclasses.fields(cfg):
+        if field.name in names and getattr(cfg, field.name) != convert(type(cfg), field.name, field.default):
+            raise InputError(f"--{field.name} has no effect {why}; leave it out")
 
 
 def parse_config(cls: type, argv: list[str] | None = None, description: str | None = None):
-    """Build a configuration of type ``cls`` from the command line; a mistake ends the program in one line."""
-    parser = Parser(
-        usage="%(prog)s [options]", description=description, epilog="Options with * are not in the official program."
-    )
+    """Build a configuration of type ``cls`` from the command line; a mistake ends the program in one line.
+
+    Args:
+        cls: the dataclass.
+        argv: the words; those of the program by default.
+        description: beginning of the help; the docstring of the module that ``cls`` stands in by default.
+    """
+    description = sys.modules[cls.__module__].__doc__ if description is None else description
+    parser = Parser(usage="%(prog)s [options]" + "".join(map(_usage, dataclasses.fields(cls))), description=description)
     parser.add_argument(
         "--config", metavar="FILE.yml", default=argparse.SUPPRESS, help="YAML file of options; flags win over it"
     )
-    hints = typing.get_type_hints(cls)
+    names = dict.fromkeys([*GROUPS, *(field.metadata["group"] for field in dataclasses.fields(cls))])
+    groups = {name: parser.add_argument_group(GROUPS.get(name, name)) if name else parser for name in names}
     for field in dataclasses.fields(cls):
-        kind, flag = hints[field.name], "--" + field.name
-        options = {"help": field.metadata["help"], "default": field.default}
-        if kind is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
-        elif typing.get_origin(kind) is tuple:
-            parser.add_argument(flag, nargs="+", metavar="{" + ",".join(_choices(kind)) + "}", **options)
-        else:
-            choices = _choices(kind)
-            noun = {int: "N", float: "X", str: "TEXT"}.get(kind)
-            parser.add_argument(flag, metavar="{" + ",".join(choices) + "}" if choices else noun, **options)
-    given = vars(parser.parse_args(argv, argparse.Namespace(**{f.name: None for f in dataclasses.fields(cls)})))
-    values = {}
+        _add(groups[field.metadata["group"]], field, _kind(cls, field.name))
+    given = {key: value for key, value in vars(parser.parse_args(argv)).items() if value is not None}
     try:
-        if path := given.pop("config", None):
-            values.update(read_yaml(path, [field.name for field in dataclasses.fields(cls)]))
-        values.update({key: value for key, value in given.items() if value is not None})
-        return cls(**{key: convert(cls, key, value) for key, value in values.items()})
+        values = read_yaml(given.pop("config"), cls) if "config" in given else {}
+        values |= {key: convert(cls, key, value) for key, value in given.items()}
+        for field in dataclasses.fields(cls):
+            if field.default is dataclasses.MISSING and field.name not in values:
+                raise InputError(f"give {_flag(field)}: {field.metadata['help']} (see --help)")
+            if field.name not in values:  # a default may be written as text
+                values[field.name] = convert(cls, field.name, field.default)
+        return cls(**values)
     except (InputError, OSError) as error:
         parser.error(error)
 
 
-def read_yaml(path, known: list[str]) -> dict:
-    """Options from a YAML file; every key must be known."""
+def _usage(field) -> str:
+    """A positional field in the line of usage."""
+    return f" [{_flag(field)}]" if field.metadata["positional"] else ""
+
+
+def _add(group, field, kind: "_Kind") -> None:
+    """One option of the parser; values stay text, :func:`convert` reads them."""
+    about, default = field.metadata["help"], field.default
+    if kind.count is not None and isinstance(default, tuple):
+        default = " ".join(map(str, default))
+    if default not in (dataclasses.MISSING, None, "") and default is not False:
+        about += f" (default: {'on' if default is True else default})"
+    options = {"help": about.replace("%", "%%"), "default": argparse.SUPPRESS}
+    if kind.item is bool:
+        group.add_argument(f"--{field.name}", action=argparse.BooleanOptionalAction, **options)
+        return
+    nouns = {int: "N", float: "X", str: "TEXT", Path: "PATH", Size: "HxW"}
+    choices = "{" + ",".join(map(str, kind.choices)) + "}" if kind.choices else None
+    options["metavar"] = field.metadata["metavar"] or choices or nouns[kind.item]
+    if field.metadata["positional"]:
+        group.add_argument(field.name, nargs="?" if kind.count is None else "*", **options)
+    elif kind.count is None:
+        group.add_argument(f"--{field.name}", **options)
+    elif kind.count:
+        group.add_argument(f"--{field.name}", nargs=kind.count, **options)
+    else:
+        empty = kind.optional or default in ("", ())
+        group.add_argument(f"--{field.name}", nargs="*" if empty else "+", action="extend", **options)
+
+
+def read_yaml(path, cls: type) -> dict:
+    """Options of ``cls`` from a YAML file; every key must be known, and none be given twice.
+
+    Raises:
+        InputError: names file, line and column.
+        OSError: the file cannot be read.
+    """
+    import yaml
+
+    path, known = expanded(path), [field.name for field in dataclasses.fields(cls)]
+
+    def invalid(why, line: int | None = None, column: int = 0):
+        where = path if line is None else f"{path}:{line + 1}:{column + 1}"
+        raise InputError(f"{where} is not valid YAML ({why})") from None
+
+    text, values, lines = _yaml_text(path), {}, {}
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # such as bytes that are no text, or a deep nest
-        raise InputError(f"{path} is not valid YAML ({str(error).splitlines()[0]})") from None
-    if values is None:  # empty, or all of it commented out
-        return {}
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds no options; expected lines like 'lr: 1e-4'")
-    for key in values:
-        if key not in known:
-            raise InputError(f"{path}: unknown key '{key}'{nearest(str(key), known)}")
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        if root is None:  # empty, or all of it commented out
+            return {}
+        if not isinstance(root, yaml.MappingNode):
+            raise InputError(f"{path} holds no options; expected lines like 'lr: 1e-4'")
+        for key_node, value_node in root.value:
+            key, mark = loader.construct_object(key_node, deep=True), key_node.start_mark
+            where = f"{path}:{mark.line + 1}:{mark.column + 1}"
+            if key not in known:
+                raise InputError(f"{where}: unknown key {reprlib.repr(key)}{nearest(str(key), known)}")
+            if key in values:
+                raise InputError(f"{where}: '{key}' is given twice, first in line {lines[key]}")
+            try:
+                values[key] = convert(cls, key, loader.construct_object(value_node, deep=True))
+                lines[key] = mark.line + 1
+            except ValueError as error:  # one of ours, or a date or number that is none
+                raise InputError(f"{where}: {error}") from None
+    except yaml.MarkedYAMLError as error:
+        hint = "; in double quotes \\ begins an escape: write / or single quotes" if "escape" in str(error) else ""
+        mark = error.problem_mark or error.context_mark
+        invalid(f"{error.problem}{hint}", mark.line, mark.column)
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        invalid(error.reason, before.count("\n"), len(before) - before.rfind("\n") - 1)
+    except RecursionError:
+        invalid("nested too deeply")
     return values
 
 
-def convert(cls: type, name: str, value):
-    """Bring a value from YAML or the command line to the type and range of the field ``name``."""
-    field = next(field for field in dataclasses.fields(cls) if field.name == name)
-    kind = typing.get_type_hints(cls)[name]
-    choices = _choices(kind)
+def _yaml_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text in UTF-8 ({error.reason}); save it as UTF-8") from None
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a field's type says."""
+
+    item: type
+    choices: tuple[str, ...]
+    count: int | None
+    """None: one value; 0: any number; 2: a pair."""
+    optional: bool
+
+
+def _kind(cls: type, name: str) -> _Kind:
+    kind, optional, count = typing.get_type_hints(cls)[name], False, None
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        (kind,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
+        optional = True
     if typing.get_origin(kind) is tuple:
-        items = value.split() if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else [value]
-        for item in items:
-            _check_choice(name, item, choices)
-        if len(set(items)) < len(items):
-            raise InputError(f"--{name} names one twice: {' '.join(items)}")
-        return tuple(items)
+        kind, *rest = typing.get_args(kind)
+        count = 0 if rest == [...] else 1 + len(rest)
+    choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+    field = next(field for field in dataclasses.fields(cls) if field.name == name)
+    return _Kind(str if choices else kind, choices or field.metadata["choices"], count, optional)
+
+
+def _flag(field) -> str:
+    return field.metadata["metavar"] or field.name.upper() if field.metadata["positional"] else f"--{field.name}"
+
+
+def expanded(path) -> Path:
+    """A path whose ``~`` and ``$HOME`` (any variable that is set) are replaced."""
+    return Path(os.path.expandvars(os.path.expanduser(str(path))))
+
+
+def convert(cls: type, name: str, value):
+    """Bring a value from YAML, the command line or a default to the type and range of the field ``name``.
+
+    Raises:
+        InputError: says what came and what was expected.
+    """
+    field = next(field for field in dataclasses.fields(cls) if field.name == name)
+    kind = _kind(cls, name)
+    if kind.optional and (value is None or value == "" and kind.item is Path):
+        return None
+    if kind.count is None:
+        return _item(field, kind.item, kind.choices, value)
+    if isinstance(value, str) and kind.item not in (str, Path):
+        value = value.split()
+    items = list(value) if isinstance(value, list | tuple) else [value]
+    items = [_item(field, kind.item, kind.choices, item) for item in items]
+    if kind.count and len(items) != kind.count:
+        raise InputError(f"{_flag(field)} has {len(items)} values; expected {kind.count}")
+    if not kind.count and len(set(items)) < len(items):
+        raise InputError(f"{_flag(field)} names one twice: {' '.join(map(str, items))}")
+    return tuple(items)
+
+
+def _item(field, kind: type, choices: tuple[str, ...], value):
+    """One value of a field."""
+    flag, metadata = _flag(field), field.metadata
+
+    def refuse(expected: str):
+        raise InputError(f"{flag} is {reprlib.repr(value)}; expected {expected}") from None
+
+    if metadata["parse"]:
+        if not isinstance(value, str):  # a default, or YAML that is no text
+            return value if value is field.default else refuse(metadata["metavar"])
+        try:
+            return metadata["parse"](value)
+        except ValueError:
+            refuse(metadata["metavar"])
     if choices:
-        _check_choice(name, value, choices)
-        return value
+        return value if value in choices else refuse(f"one of {', '.join(choices)}")
     if kind is bool:
-        if not isinstance(value, bool):
-            raise InputError(f"--{name} is {value!r}; expected true or false")
-        return value
-    if kind is str:
+        return value if isinstance(value, bool) else refuse("true or false")
+    if kind in (str, Path):
         if isinstance(value, dict | list) or value is None:
-            raise InputError(f"--{name} is {value!r}; expected a text")
-        return str(value)
+            refuse("a text" if kind is str else "a path")
+        if kind is Path and not str(value):
+            refuse("a path")
+        return str(value) if kind is str else expanded(value)
+    if kind is Size:
+        return _size(field, value)
     try:
         if isinstance(value, bool):
             raise ValueError
@@ -199,28 +455,55 @@ def convert(cls: type, name: str, value):
         if isinstance(value, float) and number != value or not math.isfinite(number):
             raise ValueError
     except (ValueError, TypeError, OverflowError):
-        raise InputError(f"--{name} is {value!r}; expected {'a whole number' if kind is int else 'a number'}") from None
-    low, high = field.metadata["low"], field.metadata["high"]
-    if low is not None and number < low or high is not None and number > high:
-        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise InputError(f"--{name} is {value}; it must be {bounds}")
+        refuse("a whole number" if kind is int else "a number")
+    low, high, above = metadata["low"], metadata["high"], metadata["above"]
+    if low is not None and number < low or high is not None and number > high or above is not None and number <= above:
+        least = f"above {above}" if above is not None else f"at least {low}"
+        bounds = least if high is None else f"from {low} to {high}" if above is None else f"{least}, at most {high}"
+        raise InputError(f"{flag} is {value}; it must be {bounds}")
     return number
 
 
-def _choices(kind) -> tuple[str, ...]:
-    if typing.get_origin(kind) is tuple:
-        kind = typing.get_args(kind)[0]
-    return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+def _size(field, value) -> Size:
+    """HxW, or a pair of numbers in YAML."""
+    low, high, multiple = field.metadata["low"] or 1, field.metadata["high"] or 2**16, field.metadata["multiple"]
+    if isinstance(value, list | tuple):
+        value = "x".join(map(str, value))
+    match = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", str(value))
+    size = Size(*map(int, match.groups())) if match else Size(0, 0)
+    if not all(low <= side <= high and side % multiple == 0 for side in size):
+        kind = f", multiples of {multiple}" if multiple > 1 else ""
+        raise InputError(
+            f"{_flag(field)} is {reprlib.repr(value)}; expected HxW{kind} from {low} to {high}, as 720x1280"
+        )
+    return size
 
 
-def _check_choice(name: str, value, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"--{name} is {value!r}; expected one of {', '.join(choices)}")
+def with_weights(cls: type) -> type:
+    """``cls`` with the options that name weight files, one for each network of the registry: ``--bsn_path`` ..."""
+    fields = [
+        (flag, Path | None, option(None, about, group="weights and hardware", recipe=False))
+        for flag, about in weight_options().items()
+    ]
+    space = {"__module__": cls.__module__, "__doc__": cls.__doc__}
+    return dataclasses.make_dataclass(cls.__name__, fields, bases=(cls,), namespace=space, frozen=True)
+
+
+def weights_of(cfg) -> dict[str, str]:
+    """The weight files that a configuration names, by flag, for :class:`codes.engine.weights.Weights`."""
+    given = {flag.removesuffix("_path"): getattr(cfg, flag) for flag in weight_options()}
+    return {flag: str(path) for flag, path in given.items() if path}
 
 
 def as_dict(cfg) -> dict:
     """The configuration as plain values that YAML and checkpoints can hold."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(cfg).items()}
+    return {field.name: _plain(getattr(cfg, field.name)) for field in dataclasses.fields(cfg)}
+
+
+def _plain(value):
+    if isinstance(value, Path | Size):
+        return str(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def recipe(cfg) -> dict:

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from codes.engine.device import autocast, choose_device
+from codes.engine.weights import Weights
 from codes.errors import InputError
 from codes.image import GREY_WEIGHTS, read_image, to_float, to_uint8
 from codes.inference.alignment import ENOUGH, align
-from codes.inference.methods import Method, Weights, load_method
+from codes.inference.methods import Method, load_method
 from codes.spike import EXPOSURE, count_frames, evenly, read_dat, tfp_long
 
 SCALE = 4
@@ -173,9 +174,9 @@ class Deblurrer:
     """Sharp images at any instants of an exposure.
 
     Args:
-        method: one of :data:`codes.inference.methods.METHODS`: 'ldn' (the student), 'teacher', 'sdm', ...
+        method: one of :func:`codes.inference.methods.methods`: 'ldn' (the student), 'teacher', 'sdm', ...
         bsn_path, sr_path, deblur_path: weight files; '' is ours in model/.
-        **paths: likewise those of the neighbours: ``san_path``, ``stir_path``, ``spkdeblurnet_path``.
+        **paths: likewise those of the other networks of the registry: ``san_path``, ``stir_path``, ...
         device: 'auto', 'cpu', 'cuda', ...
         precision: 'fp32', 'bf16' or 'fp16'.
         tile: side of the tiles in which the image is computed, a multiple of 4 of at least 64; 0 is the whole image,
@@ -201,8 +202,8 @@ class Deblurrer:
             raise InputError(f"--tile is {tile}; expected a multiple of {SCALE} of at least 64, 0 (whole) or -1 (auto)")
         self.name, self.device, self.precision, self.tile = method, choose_device(device), precision, tile
         autocast(self.device, precision)
-        paths = {name.removesuffix("_path"): path for name, path in paths.items()}
-        self.weights = Weights(bsn_path, sr_path, deblur_path, **paths)
+        paths |= {"bsn_path": bsn_path, "sr_path": sr_path, "deblur_path": deblur_path}
+        self.weights = Weights(**{name.removesuffix("_path"): path for name, path in paths.items()})
         self._methods: dict[int, Method] = {}
         self.method = self._method(max(tile, 0))
 

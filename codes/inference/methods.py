@@ -1,7 +1,7 @@
 """Every way from a blurry image and its spikes to sharp images, under one name each.
 
 What deblurs, compares and measures (codes/inference.py, scripts/reproduce_tables.py, scripts/robustness.py ...) takes
-its methods from here; a new one is one function in :data:`METHODS`.
+its methods from here; a new one is one function in :func:`methods`; students come from the registry.
 
 Methods that are given spikes alone return grey images (:attr:`Method.grey`): the light at the size of the spikes, as
 bright as the firing rate is, enlarged with square pixels as in the official row TFP_Resize, the same in B, G and R.
@@ -10,27 +10,21 @@ They are compared with the grey sharp image.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from codes.baselines.adapters import load_spkdeblurnet, spkdeblurnet_input, stir_images
-from codes.baselines.san_student import SANStudent
-from codes.baselines.spkdeblurnet_model import SpkDeblurNet
-from codes.baselines.stir_model import FRAMES, STIR
-from codes.engine.checkpoint import load_weights
+from codes.baselines.adapters import spkdeblurnet_input, stir_images
+from codes.baselines.stir_model import FRAMES
 from codes.engine.device import place
-from codes.engine.students import load_student
+from codes.engine.weights import Weights, record_of
 from codes.errors import InputError
 from codes.image import grey
 from codes.inference.tiles import Tiled, decode_tiles
-from codes.model.bsn_model import BSN
-from codes.model.edsr_model import EDSR
-from codes.model.ldn_model import Deblur_Net
+from codes.model.registry import students
 from codes.sdm import Enlarge, Teacher
 from codes.spike import EXPOSURE, middle_tfi, mirrored, tfp
-from codes.student import Student, student_input
+from codes.student import Sight
 
 Images = Callable[[Sequence[int]], torch.Tensor]
 """From M instants to ``(B, M, 3, H, W)`` in [0, 1], B,G,R."""
@@ -41,7 +35,7 @@ class Method:
     """A way to sharp images.
 
     Args:
-        name: the key in :data:`METHODS`.
+        name: the key in :func:`methods`.
         title: the name of its row in a table.
         start: from ``blur`` ``(B, 3, H, W)``, B,G,R in [0, 1], ``spike`` ``(B, T, H/4, W/4)`` of zeros and ones, and
             the exposure (anything with ``start`` and ``stop``) to :data:`Images`; what all instants share is computed
@@ -70,74 +64,6 @@ class Method:
         return sum(weight.numel() for network in self.networks.values() for weight in network.parameters())
 
 
-SHIPPED = Path(__file__).resolve().parents[2] / "model"
-FILES = {
-    "bsn": ("BSN_photo.pth", "BSN_1000.pth"),
-    "sr": ("SR_photo.pth", "SR_70.pth"),
-    "deblur": ("DeblurNet_photo.pth", "DeblurNet_100.pth"),
-    "san": ("SAN.pth", "SAN.pth"),
-    "stir": ("STIR.pth", "STIR_pretrain.pth"),
-    "spkdeblurnet": ("SpkDeblurNet.pth", "gopro_56_100000_SpikeDeblur.pth"),
-}
-"""Names in model/: ours, the authors'. Of the last three none is shipped."""
-
-TITLES = {"bsn": "BSN", "sr": "EDSR", "deblur": "the student", "san": "SAN", "stir": "STIR"} | {
-    "spkdeblurnet": "SpkDeblurNet"
-}
-"""The networks behind the options ``--bsn_path``, ``--sr_path`` and so on."""
-
-
-def weight_options() -> dict[str, str]:
-    """Name -> help of the options ``--bsn_path``, ``--sr_path`` and so on."""
-    files = {kind: " or ".join(f"model/{name}" for name in dict.fromkeys(names)) for kind, names in FILES.items()}
-    return {f"{kind}_path": f"weights of {title} (default: {files[kind]})" for kind, title in TITLES.items()}
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Where the weights of the networks are.
-
-    Args:
-        bsn, sr, deblur, san, stir, spkdeblurnet: files; '' is one of those in model/.
-        official: of those, take the authors' where they are there; else ours.
-        gain: make spikes as bright as the image for students that were trained without that.
-        random: no files: networks with random weights, to time them.
-    """
-
-    bsn: str = ""
-    sr: str = ""
-    deblur: str = ""
-    san: str = ""
-    stir: str = ""
-    spkdeblurnet: str = ""
-    official: bool = False
-    gain: bool = False
-    random: bool = False
-
-    def path(self, kind: str) -> Path:
-        """The file of 'bsn', 'sr', ...; it need not exist."""
-        if getattr(self, kind):
-            return Path(getattr(self, kind))
-        ours, theirs = (SHIPPED / name for name in FILES[kind])
-        return theirs if theirs.is_file() and (self.official or not ours.is_file()) else ours
-
-    def files(self, *kinds: str) -> tuple[str, ...]:
-        """The files of several, as a method notes them."""
-        return () if self.random else tuple(str(self.path(kind)) for kind in kinds)
-
-    def load(self, kind: str) -> nn.Module:
-        """The network with its weights, on the CPU."""
-        build = {"bsn": BSN, "sr": EDSR, "deblur": Deblur_Net, "san": SANStudent, "stir": STIR}.get(kind, SpkDeblurNet)
-        if self.random:
-            return build()
-        hint = f"give --{kind}_path, or see model/README.md"
-        if kind in ("deblur", "san"):
-            return load_student(self.path(kind), self.gain, hint)
-        if kind == "spkdeblurnet":
-            return load_spkdeblurnet(self.path(kind), hint)
-        return load_weights(build(), self.path(kind), hint)
-
-
 def whole_only(title: str, tile: int) -> None:
     """Refuse tiles for a method whose networks look at the whole image."""
     if tile:
@@ -160,30 +86,29 @@ def from_teacher(name: str, title: str, teacher: Teacher, networks=None, weights
     return Method(name, title, start, networks or {}, tuple(weights))
 
 
-def from_student(name: str, title: str, ldn: Student, weights=(), tile: int = 0) -> Method:
+def from_student(name: str, student: nn.Module, weights=(), tile: int = 0) -> Method:
     """A method whose images are a student's; ``tile``: side of tiles in image pixels, 0 is the whole image."""
-    whole = isinstance(ldn, SANStudent)
-    if whole:
+    network, sight = record_of(student), Sight.of(student)
+    title = f"Student {network.title}"
+    if network.reach is None:
         whole_only(title, tile)
 
     def start(blur, spike, exposure=EXPOSURE) -> Images:
-        half = ldn.spike_dim // 2 if ldn.kind == "frames" else 0  # the others know where a stream ends
-        longer = mirrored(spike, half) if half else spike
-        shifted = slice(exposure.start + half, exposure.stop + half)
-        image = None if tile else ldn.encode(blur)
+        image = None if tile else student.encode(blur)
 
         def images(instants):
-            seen = student_input(ldn, blur, longer, [instant + half for instant in instants], shifted)
             frames = []
-            for index in range(len(instants)):
-                one = seen[:, index]
-                frame = decode_tiles(ldn, blur, one, tile) if tile else ldn.decode(blur, image, one)
+            for one in sight.anywhere(blur, spike, instants, exposure).unbind(1):
+                if tile:
+                    frame = decode_tiles(student, blur, one, tile, network.reach)
+                else:
+                    frame = student.decode(blur, image, one)
                 frames.append(frame.float().clamp(0, 1))
             return torch.stack(frames, dim=1)
 
         return images
 
-    return Method(name, title, start, {"SAN" if whole else "LDN": ldn}, tuple(weights), whole=whole)
+    return Method(name, title, start, {network.title: student}, tuple(weights), whole=network.reach is None)
 
 
 def from_spikes(name: str, title: str, light: Callable, networks=None, weights=()) -> Method:
@@ -243,23 +168,20 @@ def sdm_stir(weights: Weights, device: torch.device, tile: int = 0) -> Method:
 
 def cascade(weights: Weights, device: torch.device, tile: int = 0) -> Method:
     """The official teacher."""
-    bsn, sr = (place(weights.load(kind), device).eval() for kind in ("bsn", "sr"))
+    bsn, sr = (place(weights.load(key), device).eval() for key in ("bsn", "edsr"))
     parts = (Tiled.bsn(bsn, tile // 4), Tiled.edsr(sr, tile // 4)) if tile else (bsn, sr)
-    networks, files = {"BSN": bsn, "EDSR": sr}, weights.files("bsn", "sr")
+    networks, files = {"BSN": bsn, "EDSR": sr}, weights.files("bsn", "edsr")
     return from_teacher("teacher", "Teacher BSN + EDSR + SDM", Teacher.cascade(*parts), networks, files)
 
 
-def student(weights: Weights, device: torch.device, tile: int = 0) -> Method:
-    """The student."""
-    ldn = place(weights.load("deblur"), device).eval()
-    return from_student("ldn", "Student LDN", ldn, weights.files("deblur"), tile)
+def student(key: str) -> Callable[..., Method]:
+    """The method of a student of the registry."""
 
+    def method(weights: Weights, device: torch.device, tile: int = 0) -> Method:
+        network = place(weights.load(key), device).eval()
+        return from_student(key, network, weights.files(key), tile)
 
-def san_student(weights: Weights, device: torch.device, tile: int = 0) -> Method:
-    """SAN in the LDN's place."""
-    san, title = place(weights.load("san"), device).eval(), "Student SAN"
-    whole_only(title, tile)
-    return from_student("san", title, san, weights.files("san"))
+    return method
 
 
 def spkdeblurnet(weights: Weights, device: torch.device, tile: int = 0) -> Method:
@@ -300,30 +222,34 @@ def spikes_stir(weights: Weights, device: torch.device, tile: int = 0) -> Method
     return from_spikes("stir", title, light, {"STIR": network}, weights.files("stir"))
 
 
-METHODS: dict[str, Callable[..., Method]] = {
-    "blur": blurry,
-    "tfp": spikes_tfp,
-    "tfi": spikes_tfi,
-    "stir": spikes_stir,
-    "sdm": sdm_plain,
-    "sdm21": sdm_wide,
-    "sdm_bsn": sdm_bsn,
-    "sdm_stir": sdm_stir,
-    "teacher": cascade,
-    "ldn": student,
-    "san": san_student,
-    "spkdeblurnet": spkdeblurnet,
-}
-"""Name -> (weights, device, tile) -> :class:`Method`. ``tile``: side of tiles in image pixels, 0 is the whole image."""
+def methods() -> dict[str, Callable[..., Method]]:
+    """Name -> (weights, device, tile) -> :class:`Method`, every student of the registry among them.
+
+    ``tile``: side of tiles in image pixels, 0 is the whole image.
+    """
+    return {
+        "blur": blurry,
+        "tfp": spikes_tfp,
+        "tfi": spikes_tfi,
+        "stir": spikes_stir,
+        "sdm": sdm_plain,
+        "sdm21": sdm_wide,
+        "sdm_bsn": sdm_bsn,
+        "sdm_stir": sdm_stir,
+        "teacher": cascade,
+        **{key: student(key) for key in students()},
+        "spkdeblurnet": spkdeblurnet,
+    }
 
 
-def load_method(name: str, weights: Weights = Weights(), device=torch.device("cpu"), tile: int = 0) -> Method:  # noqa: B008
+def load_method(name: str, weights: Weights | None = None, device=torch.device("cpu"), tile: int = 0) -> Method:  # noqa: B008
     """The method of a name, its networks on ``device`` in eval mode.
 
     Raises:
-        ValueError: no such method, or weights that do not fit.
-        FileNotFoundError: weights that are not there.
+        InputError: no such method, or weights that do not fit.
+        MissingFileError: weights that are not there.
     """
-    if name not in METHODS:
-        raise InputError(f"method '{name}'; expected one of {', '.join(METHODS)}")
-    return METHODS[name](weights, device, tile)
+    known = methods()
+    if name not in known:
+        raise InputError(f"method '{name}'; expected one of {', '.join(known)}")
+    return known[name](weights or Weights(), device, tile)

@@ -11,11 +11,9 @@ import torch
 from torch import nn
 
 from codes.metrics import wide_float
-from codes.model.bsn_model import REACH_UP, mirror_index
+from codes.model.bsn_model import mirror_index
 from codes.model.ldn_model import Deblur_Net
-
-EDSR_REACH, LDN_REACH = 40, 16
-"""How far the networks see, in spike pixels and rounded up: EDSR 36, the LDN 11."""
+from codes.model.registry import NETWORKS
 
 
 def cut(extent: int, core: int, reach: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -60,12 +58,12 @@ class Tiled(nn.Module):
     @classmethod
     def bsn(cls, network: nn.Module, core: int) -> "Tiled":
         """BSN in tiles."""
-        return cls(network, core, REACH_UP, square=True)
+        return cls(network, core, NETWORKS["bsn"].reach, square=True)
 
     @classmethod
     def edsr(cls, network: nn.Module, core: int) -> "Tiled":
         """EDSR in tiles."""
-        return cls(network, core, EDSR_REACH, scale=4)
+        return cls(network, core, NETWORKS["edsr"].reach, scale=4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, 1, h, w)`` to ``(B, 1, scale * h, scale * w)``."""
@@ -90,39 +88,43 @@ class Tiled(nn.Module):
         return whole[:, :, _times(slice(top, top + height), scale), _times(slice(left, left + width), scale)]
 
 
-def decode_tiles(ldn: Deblur_Net, blur: torch.Tensor, spike: torch.Tensor, side: int) -> torch.Tensor:
-    """The LDN's image at one instant, computed in tiles.
+def decode_tiles(student: nn.Module, blur: torch.Tensor, spike: torch.Tensor, side: int, reach: int) -> torch.Tensor:
+    """A student's image at one instant, computed in tiles.
 
     Args:
-        ldn: the student.
+        student: the student.
         blur: ``(B, 3, H, W)``.
         spike: what the student sees at the instant, ``(B, spike_dim, H/4, W/4)``, of the whole image.
         side: of the tiles without what lies around them, in image pixels.
+        reach: how far the student sees, in spike pixels.
 
     Returns:
         ``(B, 3, H, W)``, not clipped.
     """
     height, width = spike.shape[-2:]
-    tiles = [
-        (rows, columns) for rows in cut(height, side // 4, LDN_REACH) for columns in cut(width, side // 4, LDN_REACH)
-    ]
+    tiles = [(rows, columns) for rows in cut(height, side // 4, reach) for columns in cut(width, side // 4, reach)]
 
     def parts(rows, columns):
         part = blur[..., _times(rows[0], 4), _times(columns[0], 4)]
-        return part, ldn.encode(part), spike[..., rows[0], columns[0]]
+        return part, student.encode(part), spike[..., rows[0], columns[0]]
 
+    more = (_channel_weights(student, tiles, parts, height * width),) if isinstance(student, Deblur_Net) else ()
+    whole = torch.empty_like(blur, memory_format=torch.contiguous_format)
+    for rows, columns in tiles:
+        tile = student.decode(*parts(rows, columns), *more)
+        whole[..., _times(rows[2], 4), _times(columns[2], 4)] = tile[..., _times(rows[1], 4), _times(columns[1], 4)]
+    return whole
+
+
+def _channel_weights(ldn: Deblur_Net, tiles, parts, pixels: int) -> torch.Tensor:
+    """The LDN's weights of its channels, from their mean and maximum over all tiles."""
     total, peak = 0.0, None
     for rows, columns in tiles:
         x = ldn.features(*parts(rows, columns)[1:])[..., rows[1], columns[1]].float()
         total = total + x.sum(dim=(-2, -1), keepdim=True, dtype=wide_float(x.device))
         most = x.amax(dim=(-2, -1), keepdim=True)
         peak = most if peak is None else torch.maximum(peak, most)
-    weights = ldn.ca.weights((total / (height * width)).to(peak.dtype), peak)
-    whole = torch.empty_like(blur, memory_format=torch.contiguous_format)
-    for rows, columns in tiles:
-        tile = ldn.decode(*parts(rows, columns), weights)
-        whole[..., _times(rows[2], 4), _times(columns[2], 4)] = tile[..., _times(rows[1], 4), _times(columns[1], 4)]
-    return whole
+    return ldn.ca.weights((total / pixels).to(peak.dtype), peak)
 
 
 def _times(part: slice, scale: int) -> slice:

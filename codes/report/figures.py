@@ -7,7 +7,7 @@ import torch
 from codes.image import enlarge_to, grid, label, to_uint8
 from codes.sdm import Teacher, sdm
 from codes.spike import EXPOSURE, tfp
-from codes.student import student_input
+from codes.student import Sight
 
 INK, PAPER, LINES = (40, 40, 40), (255, 255, 255), ((180, 110, 30), (40, 120, 200), (60, 150, 60), (150, 60, 150))
 CELL, GAP, CAPTION = (260, 146), (62, 74), 20
@@ -65,7 +65,7 @@ def pipeline(sample: dict, bsn, sr, ldn, instant: int = 36) -> np.ndarray:
     with torch.inference_mode():
         long, denoised = teacher.long(spike), teacher.denoised(spike, instant)
         short = teacher.enlarge(denoised).clamp(0, 1)
-        student = ldn(blur, student_input(ldn, blur, spike, [instant]))[:, 0]
+        student = ldn(blur, Sight.of(ldn)(blur, spike, [instant]))[:, 0]
         cells = {  # (row, column): caption, picture
             (0, 0): ("blurry photograph B", blur),
             (2, 0): (f"spike frame t = {instant}", spike[:, instant : instant + 1].float()),

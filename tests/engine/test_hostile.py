@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from codes.engine.checkpoint import load_weights, read, save
-from codes.engine.students import load_student
+from codes.engine.weights import load_student
 from codes.model.ldn_model import Deblur_Net
 from tests.conftest import ROOT, call, options
 

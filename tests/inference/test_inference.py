@@ -6,18 +6,24 @@ import numpy as np
 import pytest
 import torch
 
+from codes.engine.options import parse_config
+from codes.engine.weights import Weights
 from codes.image import read_image, to_float, write_image
 from codes.inference.deblurrer import Capture, Deblurrer, check, fit, open_capture, read_spikes
-from codes.inference.methods import METHODS, Weights, load_method
+from codes.inference.methods import load_method, methods
 from codes.inference.tiles import Tiled, cut, decode_tiles
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
+from codes.model.registry import NETWORKS
 from codes.spike import EXPOSURE, evenly, mirrored, tfp_long, write_dat
-from scripts.deblur import make_parser
+from scripts.deblur import DeblurConfig
 from tests.conftest import call, filled, refused, rnd
 
 CPU = torch.device("cpu")
+
+
+FILES = {"bsn": "BSN_1000", "sr": "SR_70", "deblur": "DeblurNet_100"}
 
 
 def scene(height=64, width=96, seed=0):
@@ -70,7 +76,7 @@ def test_edsr_in_tiles_is_the_same():
 def test_the_student_in_tiles_is_the_same_although_it_looks_at_the_whole():
     ldn = filled(Deblur_Net())
     blur, spike = rnd(2, 3, 192, 288), (rnd(2, 21, 48, 72) > 0.5).float()
-    whole, tiles = ldn(blur, spike), decode_tiles(ldn, blur, spike, 64)
+    whole, tiles = ldn(blur, spike), decode_tiles(ldn, blur, spike, 64, NETWORKS["ldn"].reach)
     assert (tiles - whole).abs().max() < 1e-5  # a grey level is 4e-3
     alone = ldn(blur[..., :64, :64], spike[..., :16, :16])  # a tile by itself is another image
     assert (alone - whole[..., :64, :64])[..., :16, :16].abs().max() > 1e-4
@@ -105,7 +111,7 @@ def test_the_long_window_of_any_exposure():
 
 
 def weights_in(folder):
-    return Weights(*(str(folder / name) for name in ("BSN_1000.pth", "SR_70.pth", "DeblurNet_100.pth")))
+    return Weights(**{flag: str(folder / f"{name}.pth") for flag, name in FILES.items()})
 
 
 def textbook_sdm(blur, spike, instant, length, enlarge):
@@ -119,7 +125,7 @@ def textbook_sdm(blur, spike, instant, length, enlarge):
 @torch.inference_mode()
 def test_methods_are_what_their_names_say(checkpoints):
     blur, spike = rnd(1, 3, 32, 48), (rnd(1, 137, 8, 12) > 0.6).to(torch.uint8)
-    names = [name for name in METHODS if "stir" not in name and name not in ("san", "spkdeblurnet")]
+    names = [name for name in methods() if "stir" not in name and name not in ("san", "spkdeblurnet")]
     images = {name: load_method(name, weights_in(checkpoints)).start(blur, spike)([20, 68]) for name in names}
     assert all(image.shape == (1, 2, 3, 32, 48) for image in images.values())
     torch.testing.assert_close(images["blur"][0, 1], blur[0])
@@ -192,7 +198,7 @@ def test_the_crop_that_is_proposed_mends_it(top, left, scale):
     spike = spikes_of(cv2.resize(seen, (400, 300), interpolation=cv2.INTER_AREA))
     fault = check(Capture(image, spike, slice(20, 117)))
     assert "shifted" in fault or "times as large" in fault
-    crop = make_parser().parse_args([re.search(r"--crop=\S+", fault).group()]).crop  # as it is typed back
+    crop = parse_config(DeblurConfig, [re.search(r"--crop=\S+", fault).group()]).crop  # as it is typed back
     assert np.abs(np.subtract(crop, (top, left, height, width))).max() <= 16
     blur, fitted = fit(image, spike, crop)
     assert check(Capture(blur, fitted, slice(20, 117))) == ""
@@ -290,11 +296,11 @@ def test_a_flipped_stream_and_a_wrong_size_are_said(pair, tmp_path):
     blur, spike = pair
     argv = ["scripts/deblur.py", "--blur", blur, "--spike", spike, "--out", tmp_path / "o", "--frames", 1]
     assert "flipped vertically" in call(*argv, "--flip", "vertical")[1]
-    assert "--flip vertical" not in call(*argv, "--flip", "vertical", "--no_check")[1]
+    assert "--flip vertical" not in call(*argv, "--flip", "vertical", "--no-check")[1]
     assert "not a whole number of 20x24 spike frames" in refused(*argv, "--spike_size", "20x24")
     assert "--frames is 'x'" in refused(*argv, "--frames", "x")
     assert "98 instants" in refused(*argv, "--frames", 98)
-    assert "invalid exposure value: '30'" in refused(*argv, "--exposure", 30)
+    assert "--exposure is '30'; expected START:END" in refused(*argv, "--exposure", 30)
     assert "invalid rectangle value" in refused(*argv, "--crop", "1,2,3")
     assert "give --blur and --spike" in refused("scripts/deblur.py")
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from codes.engine.checkpoint import load_weights, save
-from codes.engine.students import load_student
+from codes.engine.weights import load_student
 from codes.image import read_image
 from codes.metrics import psnr
 from codes.model.bsn_model import BSN

@@ -9,20 +9,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from codes.baselines.adapters import load_spkdeblurnet, spkdeblurnet_input, stir_images, stir_instants
+from codes.baselines.adapters import spkdeblurnet_input, stir_images, stir_instants
 from codes.baselines.san_model import SAN
 from codes.baselines.san_student import SANStudent
 from codes.baselines.spkdeblurnet_model import SpkDeblurNet
 from codes.baselines.stir_model import STIR
 from codes.dataset import SpikeData
 from codes.engine.checkpoint import load_weights, save
-from codes.engine.students import load_student
+from codes.engine.weights import load_network, load_student
 from codes.inference.methods import Weights, load_method
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
 from codes.sdm import Teacher
 from codes.spike import mirrored_windows, write_dat
-from codes.student import student_input
+from codes.student import Sight
 from tests.conftest import call, refused, rnd
 
 SCRIPT = "scripts/baselines/train_supervised.py"
@@ -59,7 +59,7 @@ def weights(tmp_path_factory):
 
 def flags_of(weights):
     kinds = ("stir", "san", "spkdeblurnet")
-    return [word for kind in kinds for word in (f"--{kind}_path", getattr(weights, kind))]
+    return [word for kind in kinds for word in (f"--{kind}_path", weights.paths[kind])]
 
 
 # What they are given ------------------------------------------------------------------------------------
@@ -103,13 +103,13 @@ def test_a_file_says_how_many_frames_and_which_gain(tmp_path):
         network = SpkDeblurNet(frames, gain)
         assert ("tfi_gain" in network.state_dict()) == (gain != 2)
         save(network.state_dict(), tmp_path / "spk.pth")
-        loaded = load_spkdeblurnet(tmp_path / "spk.pth")
+        loaded = load_network("spkdeblurnet", tmp_path / "spk.pth")
         assert (loaded.spike_frames, loaded.gain) == (frames, gain)
     with pytest.raises(FileNotFoundError, match="train it"):
-        load_spkdeblurnet(tmp_path / "none.pth", "train it")
+        load_network("spkdeblurnet", tmp_path / "none.pth", "train it")
     save(STIR().state_dict(), tmp_path / "stir.pth")
     with pytest.raises(ValueError, match="looks like the weights of STIR"):
-        load_spkdeblurnet(tmp_path / "stir.pth")
+        load_network("spkdeblurnet", tmp_path / "stir.pth")
 
 
 def test_stir_takes_the_instants_that_it_can_see_in_full():
@@ -139,7 +139,7 @@ def test_san_as_a_student(tmp_path):
     student = load_student(tmp_path / "san.pth").eval()
     assert isinstance(student, SANStudent) and not student.gain
     assert student.state_dict().keys() == san.state_dict().keys()
-    found = student(blur, student_input(student, blur, spike, [68, 60]))
+    found = student(blur, Sight.of(student)(blur, spike, [68, 60]))
     assert found.shape == (2, 2, 3, 72, 80)
     events = np.pad(spike[:, 20:116].numpy(), ((0, 0), (0, 0), (0, 2), (0, 0)), mode="edge").astype(np.float32)
     image = np.pad(blur.numpy(), ((0, 0), (0, 0), (0, 8), (0, 0)), mode="edge")
@@ -148,7 +148,7 @@ def test_san_as_a_student(tmp_path):
     bright = load_student(tmp_path / "san.pth", gain=True)
     assert bright.gain
     rate, light = spike[0, 20:117].float().mean(), (blur[0] * torch.tensor([0.11, 0.59, 0.3])[:, None, None]).sum(0)
-    given = student_input(bright, blur, spike, [68])[0, 0]
+    given = Sight.of(bright)(blur, spike, [68])[0, 0]
     torch.testing.assert_close(given, spike[0, 20:116] * (light.mean() / rate))
     save(SANStudent(gain=True).state_dict(), tmp_path / "gain.pth")
     assert load_student(tmp_path / "gain.pth").gain
@@ -157,7 +157,7 @@ def test_san_as_a_student(tmp_path):
 @torch.inference_mode()
 def test_stir_in_the_place_of_bsn(weights):
     """SDM + STIR written out; in the cascade EDSR enlarges instead."""
-    stir = load_weights(STIR(), weights.stir).eval()
+    stir = load_weights(STIR(), weights.paths["stir"]).eval()
     blur, spike = rnd(1, 3, 64, 64), stream(1, 137, 16, 16)
     light, long = stir(spike[:, 38:99]), spike[:, 20:117].float().mean(dim=1, keepdim=True)
     expected = (blur * nearest(light) / nearest(long)).clamp(0, 1)
@@ -188,7 +188,7 @@ def test_methods_of_the_neighbours(weights):
         after = [t for t in range(69, 89) if spike[0, t, y, x]]
         expected = 1 / (min(after) - max(before)) if before and after else 1 / 40
         assert images["tfi"][0, 0, 1, 4 * y, 4 * x].item() == pytest.approx(expected)
-    network = load_weights(SpkDeblurNet(), weights.spkdeblurnet).eval()
+    network = load_weights(SpkDeblurNet(), weights.paths["spkdeblurnet"]).eval()
     sharp = network(*spkdeblurnet_input(network, blur, spike, 68))[0]
     torch.testing.assert_close(images["spkdeblurnet"][:, 0], sharp.flip(1).clamp(0, 1), rtol=0, atol=1e-5)
     counts = {name: method.parameters for name, method in methods.items()}
@@ -373,7 +373,16 @@ def test_san_and_stir_in_train_deblur(data, weights, checkpoints, tmp_path):
     assert "SAN: ssim:" in out
     refusal = refused("train_deblur.py", *base, *more, "--save_folder", tmp_path / "no", "--roi_size", 72)
     assert "multiple of 64" in refusal
-    short = ["--short", "stir", "--stir_path", weights.stir, "--sr_path", checkpoints / "SR_70.pth", "--max_steps", 1]
+    short = [
+        "--short",
+        "stir",
+        "--stir_path",
+        weights.paths["stir"],
+        "--sr_path",
+        checkpoints / "SR_70.pth",
+        "--max_steps",
+        1,
+    ]
     call("train_deblur.py", *base, *short, "--save_folder", tmp_path / "stir", "--eval_every", 0)
     assert Deblur_Net().load_state_dict(
         torch.load(tmp_path / "stir" / "test" / "ckpts" / "DeblurNet_last.pth", weights_only=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from codes.inference import methods
+from codes.engine.weights import Weights
 from scripts.reproduce_tables import TablesConfig, peak_of, thresholds
 from tests.conftest import call, refused
 
@@ -116,7 +116,7 @@ def test_sequence_protocol_by_hand(two, images, tmp_path):
     protocol = "; ".join(table["protocol"])
     assert "2 exposures × 7 instants (20, 36, 52, 68, 84, 100, 116) = 14 images" in protocol
     assert all(word in protocol for word in ("test", "Vth 1, 2", "clipped", "B,G,R", "official", "then over exposures"))
-    assert any(methods.Weights(official=True).path("deblur").name in note for note in table["notes"])
+    assert any(Weights(official=True).path("ldn").name in note for note in table["notes"])
 
 
 def test_the_four_files_agree(two, images, tmp_path):
@@ -185,9 +185,9 @@ def test_methods_without_weights_are_left_out(tiny, tmp_path, monkeypatch):
     def absent(weights, device, tile=0):
         raise FileNotFoundError("no weights absent.pth: train it")
 
-    monkeypatch.setitem(methods.METHODS, "absent", absent)
-    table, printed = make(tiny, tmp_path, "--methods", "blur,absent", "--eval_samples", 1)
-    assert "absent is left out: no weights absent.pth: train it" in table["notes"] and "Blur" in printed
+    monkeypatch.setattr("codes.inference.methods.spikes_stir", absent)
+    table, printed = make(tiny, tmp_path, "--methods", "blur,stir", "--eval_samples", 1)
+    assert "stir is left out: no weights absent.pth: train it" in table["notes"] and "Blur" in printed
     base = ["--base_folder", tiny, "--out", tmp_path]
     assert "no method 'nothing'" in refused(SCRIPT, *base, "--methods", "nothing")
     assert "--sr_path nowhere.pth does not exist" in refused(SCRIPT, *base, "--sr_path", "nowhere.pth")

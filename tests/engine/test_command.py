@@ -151,3 +151,31 @@ def test_out_of_memory(monkeypatch, capsys):
     for text in ("Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback", "size mismatch"):
         with pytest.raises(RuntimeError):  # any other is a mistake of the program
             command(on_device(RuntimeError, text))
+
+
+def test_mistakes_end_in_a_line_and_bugs_in_a_traceback(tmp_path):
+    """A ValueError of the language itself is a bug: it must not look like a user's mistake."""
+    program = """
+import sys
+sys.path.insert(0, {root!r})
+from codes.engine.command import command
+from codes.errors import InputError, MissingFileError
+
+def main():
+    {body}
+
+command(main)
+"""
+    for body, code, says in (
+        ("dict(zip([1], [1, 2], strict=True))", 1, ["Traceback", "in main", "ValueError: zip()"]),
+        ("raise KeyError('x')", 1, ["Traceback", "KeyError"]),
+        ("raise InputError('first\\nsecond')", 2, ["main.py: error: first second\n"]),
+        ("raise MissingFileError('no such thing')", 2, ["main.py: error: no such thing\n"]),
+        ("open('none.txt')", 2, ["main.py: error: none.txt: No such file or directory\n"]),
+        ("raise KeyboardInterrupt", 130, ["main.py: stopped\n"]),
+        ("pass", 0, []),
+    ):
+        (tmp_path / "main.py").write_text(program.format(root=str(ROOT), body=body))
+        result = subprocess.run([sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert result.returncode == code and all(text in result.stderr for text in says)
+        assert code in (1, 130) or result.stderr.count("\n") == len(says)

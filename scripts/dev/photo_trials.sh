@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What each choice of the students' recipe is worth (docs/tried.md): bash scripts/dev/photo_trials.sh [FOLDER]
+# What each choice of the students' recipe is worth (README, "Results"): bash scripts/dev/photo_trials.sh [FOLDER]
 # Short runs of equal length on the data of scripts/train_photo.sh, whose first two rounds must be there.
 set -euo pipefail
 

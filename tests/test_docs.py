@@ -62,7 +62,7 @@ def test_a_command_names_a_script_and_flags_that_exist(name, line):
     script = next((word for word in words[1:] if word.endswith((".py", ".sh"))), "")
     assert (ROOT / script).is_file(), f"no script {script}"
     flags = {word.split("=")[0] for word in words[words.index(script) :] if re.match(r"--[a-z]", word)}
-    assert not flags - known_flags(script)
+    assert sorted(flags - known_flags(script)) == []
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +77,11 @@ def every_flag() -> frozenset[str]:
 def test_flags_and_files_in_the_text_exist(name, every_flag):
     codes = re.findall(r"`([^`\n]+)`", prose(name))
     flags = {flag for code in codes for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", code)}
-    assert not flags - every_flag - TORCHRUN
+    assert sorted(flags - every_flag - TORCHRUN) == []
     files = {
         code for code in codes if re.fullmatch(r"(codes|scripts|tests|docs|imgs|log)/[\w./-]+|train_\w+\.py", code)
     }
-    assert not {file for file in files if not (ROOT / file).exists()}
+    assert sorted(file for file in files if not (ROOT / file).exists()) == []
 
 
 @cache

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from functools import cache
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def read(name) -> str:
 
 def blocks(name: str, language: str) -> list[str]:
     """The fenced blocks of a language."""
-    return re.findall(rf"^ *```{language}\n(.*?)^ *```", read(name), re.M | re.S)
+    return [textwrap.dedent(block) for block in re.findall(rf"^ *```{language}\n(.*?)^ *```", read(name), re.M | re.S)]
 
 
 def prose(name) -> str:

@@ -42,6 +42,19 @@ def write_bytes(path, array) -> None:
         file.write(array)
 
 
+def by_stem(folder, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """The files of a folder by their names without suffix; hidden ones are left out.
+
+    Args:
+        folder: need not exist.
+        suffixes: of the files that count, in any case; of several files of one name, the suffix that comes first wins.
+    """
+    paths = Path(folder).iterdir() if Path(folder).is_dir() else ()
+    found = [path for path in paths if path.name[0] != "." and path.suffix.lower() in suffixes]
+    found.sort(key=lambda path: (-suffixes.index(path.suffix.lower()), path.name))
+    return {path.stem: path for path in found}
+
+
 def as_json(value, indent: int | None = 1) -> str:
     """A value as JSON that every parser reads: ``null`` for a number that is none or infinite."""
 

@@ -144,17 +144,6 @@ def test_tfi_by_hand():
         tfi(spike, 10)
 
 
-def test_random_instants_cover_the_exposure():
-    drawn = np.array([EXPOSURE.random_instants(5, (3, step)) for step in range(400)])
-    edges = [20, 39, 58, 78, 97, 117]  # 97 frames in 5 parts
-    for part in range(5):
-        assert set(drawn[:, part]) == set(range(edges[part], edges[part + 1]))
-    assert EXPOSURE.random_instants(5, (3, 7)) == tuple(drawn[7])
-    assert EXPOSURE.random_instants(97, 0) == tuple(range(20, 117))
-    with pytest.raises(ValueError, match="98 instants"):
-        EXPOSURE.random_instants(98, 0)
-
-
 def test_hidden_frames():
     """A stream whose frames say their own number, so that what was hidden and what stands there can be read off."""
     stream = torch.arange(30).float().view(1, 30, 1, 1).expand(2, 30, 4, 6)

@@ -13,12 +13,12 @@ import torch
 from codes.engine.checkpoint import load_weights, save
 from codes.engine.weights import load_student
 from codes.image import read_image
+from codes.making.resimulation import shrunk
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
 from codes.spike import read_dat
 from scripts.fetch_photos import SOURCES, resource_files
-from scripts.resimulate import shrunk
 from tests.conftest import call, filled, options, refused
 
 

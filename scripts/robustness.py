@@ -81,12 +81,12 @@ def measure(points, methods: dict, settings: list, cfg: RobustnessConfig, photos
     from tqdm import tqdm
 
     from codes.engine.device import autocast
+    from codes.exposure import EXPOSURE
     from codes.image import to_float
     from codes.making.degradation import record, sample_of, spikes
     from codes.making.synthesis import Scene
     from codes.metrics import psnr
     from codes.report.evaluation import capped
-    from codes.spike import EXPOSURE
 
     scenes = {(setting.motion, index): [] for setting in settings for index in range(cfg.samples)}
     for setting in settings:
@@ -122,8 +122,8 @@ def main(argv: list[str] | None = None) -> None:
     from codes.engine.weights import Weights
     from codes.inference.methods import load_method
     from codes.making.degradation import Setting
+    from codes.making.photos import find_photos, usable
     from codes.report.sweep import Points, Sweep
-    from scripts.make_demo_data import find_photos, usable
 
     device, weights = choose_device(cfg.device), Weights(**weights_of(cfg))
     methods = {name: load_method(name, weights, device) for name in cfg.methods}

@@ -3,13 +3,11 @@
 import dataclasses
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
-from codes.image import grey
-from codes.making.sensor import inherent_noise, spikes_from_frames
-from codes.making.synthesis import SCALE, Sample, Scene
-from codes.spike import EXPOSURE
+from codes.exposure import EXPOSURE, SCALE
+from codes.making.sensor import inherent_noise, seen_by_spike_camera, spikes_from_frames
+from codes.making.synthesis import Sample, Scene
 
 MARGIN = 24
 """Pixels seen beyond the image to its right, and a multiple of all ratios."""
@@ -78,8 +76,7 @@ def record(scene: Scene, size: tuple[int, int], views) -> tuple[np.ndarray, np.n
         for (ratio, offset), light in lights.items():
             rows, columns = frame.shape[0] // ratio, (frame.shape[1] - offset) // ratio
             seen = frame[: rows * ratio, offset : offset + columns * ratio]
-            small = cv2.resize(seen, (columns, rows), interpolation=cv2.INTER_LINEAR)  # ratios are even: the middle 2x2
-            light.append(grey(small, axis=-1)[..., 0])
+            light.append(seen_by_spike_camera(seen, ratio))
     blur = np.rint(total / np.float32(EXPOSURE.length) * 255).astype(np.uint8)
     return blur, sharp, {view: np.stack(light) for view, light in lights.items()}
 

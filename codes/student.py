@@ -29,6 +29,9 @@ from codes.spike import EXPOSURE, mirrored, mirrored_windows, spike_windows, tfp
 PYRAMID = (2, 2, 3, 5, 10, 20, 51)
 """Lengths of the windows of :func:`spike_pyramid` on either side of the 7 single frames."""
 
+LARGEST_GAIN = 64.0
+"""Bound of :func:`exposure_gain`: where a handful of spikes stand for a bright image, their number says nothing."""
+
 
 def spike_pyramid(spike: torch.Tensor, instants) -> torch.Tensor:
     """The whole stream as seen from each instant: finely near it, coarsely far from it.
@@ -73,11 +76,11 @@ def exposure_gain(blur: torch.Tensor, spike: torch.Tensor, exposure=EXPOSURE) ->
         exposure: anything with ``start`` and ``stop``, frame indices.
 
     Returns:
-        float32 ``(B,)``; 1 where no pixel fires.
+        float32 ``(B,)``, at most :data:`LARGEST_GAIN`; 1 where no pixel fires.
     """
     rate = tfp_long(spike, exposure).flatten(1).mean(dim=1)
     light = grey(blur).flatten(1).float().mean(dim=1)
-    return torch.where(rate > 0, light / rate.clamp(min=1e-9), 1.0)
+    return torch.where(rate > 0, light / rate.clamp(min=1e-9), 1.0).clamp(max=LARGEST_GAIN)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import ast
 import dataclasses
 import importlib
 import json
-import sys
 
 import numpy as np
 import pytest

@@ -5,7 +5,7 @@ import torch
 from codes.engine.checkpoint import load_weights, save
 from codes.engine.weights import load_student
 from codes.model.ldn_model import Deblur_Net
-from codes.student import Sight, exposure_gain, spike_pyramid
+from codes.student import LARGEST_GAIN, Sight, exposure_gain, spike_pyramid
 from tests.conftest import filled, rnd
 
 
@@ -36,6 +36,8 @@ def test_exposure_gain_is_the_ratio_of_the_means():
     blur[0, 0] = 1.0  # blue: weight 0.11
     expected = [(0.11 + 0.5 * 0.59 + 0.5 * 0.3) * 97 / 25, 1.0, 0.0]
     np.testing.assert_allclose(exposure_gain(blur, spikes), expected, rtol=1e-5)
+    blur[2] = 0.9  # one spike of 97 * 4 against a bright image: 349 times
+    assert exposure_gain(blur, spikes)[2] == LARGEST_GAIN == 64
 
 
 @pytest.mark.parametrize("settings", [(21, "frames", False), (11, "frames", False), (21, "pyramid", True)])

@@ -4,12 +4,13 @@ Nothing is ever unpickled but tensors and plain values (``weights_only=True``), 
 (:mod:`codes.engine.vet`), and no file is seen half-written.
 """
 
+import sys
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from codes.engine.vet import Unfit, vet
+from codes.engine import vet
 from codes.errors import InputError, MissingFileError
 from codes.files import replacing
 from codes.model.registry import NETWORKS, Network
@@ -31,11 +32,8 @@ def read(path, hint: str = ""):
         raise MissingFileError(f"no checkpoint at {path}" + (f"; {hint}" if hint else ""))
     with open(path, "rb") as file:
         try:
-            vet(file)
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except Unfit as fault:
-            raise InputError(f"{path} {fault}") from None
-        except MemoryError:
+            return vet.load(file, path)
+        except (InputError, MemoryError):
             raise
         except Exception:  # a damaged file can make its readers fail in any way
             raise InputError(
@@ -79,25 +77,33 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 
 
 def state_dict(path, name: str, hint: str = "") -> dict[str, torch.Tensor]:
-    """The tensors of a weight file by key, unwrapped; ``name`` is the network that they are wanted for."""
-    state = unwrapped(read(path, hint))
+    """The tensors of a weight file by key, unwrapped; ``name`` is the network that they are wanted for.
+
+    What was taken off is said on stderr.
+    """
+    state, taken = unwrapped(read(path, hint))
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{path} holds no state dict of tensors; expected the weights of {name}")
+    if taken:
+        print(f"{path}: weights found behind {' '.join(taken)}", file=sys.stderr)
     return state
 
 
-def unwrapped(state):
-    """A state dict without what other programs wrap around it: a key of :data:`WRAPPERS`, :data:`PREFIXES`, any order.
+def unwrapped(state) -> tuple[object, list[str]]:
+    """A state dict without what other programs wrap around it, and what that was.
 
-    Anything else comes back as it is.
+    Taken off are keys of :data:`WRAPPERS` and :data:`PREFIXES`, in any order. Anything else comes back as it is.
     """
+    taken = []
     while isinstance(state, dict) and (key := next((k for k in WRAPPERS if isinstance(state.get(k), dict)), None)):
         state = state[key]
+        taken.append(f"['{key}']")
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        return state
+        return state, taken
     while prefix := next((p for p in PREFIXES if state and all(key.startswith(p) for key in state)), None):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+        taken.append(f"'{prefix}'")
+    return state, taken
 
 
 def misfit(network: nn.Module, state: dict[str, torch.Tensor]) -> str:

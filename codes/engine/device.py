@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from codes.errors import InputError
+from codes.fast import quicken
 
 
 def choose_device(name: str) -> torch.device:
@@ -26,7 +27,7 @@ def choose_device(name: str) -> torch.device:
     if name == "cpu":
         keep_memory()
     kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdigit())):
+    if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):
         raise InputError(f"--device is '{name}'; expected auto, cpu, cuda, cuda:N or mps")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
@@ -98,8 +99,8 @@ def autocast(device: torch.device, precision: str):
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:
-    """Bring a network to a device, its convolutions in the channels-last layout, which is faster."""
-    return network.to(device, memory_format=torch.channels_last)
+    """Bring a network to a device, its convolutions in the channels-last layout, in the form that is fast there."""
+    return quicken(network.to(device, memory_format=torch.channels_last), device)
 
 
 def compiled(network: nn.Module, say: Callable[[str], None]) -> Callable:

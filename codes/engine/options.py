@@ -35,7 +35,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from codes.engine.command import Parser, nearest
-from codes.errors import InputError
+from codes.errors import InputError, MissingFileError
+from codes.model.registry import weight_options
 
 GROUPS = {"official": "official options", "run": "of the run", "beyond": "beyond the paper"}
 """Headings in the help of the train recipes; another ``group`` is a heading itself."""
@@ -476,6 +477,46 @@ def _size(field, value) -> Size:
             f"{_flag(field)} is {reprlib.repr(value)}; expected HxW{kind} from {low} to {high}, as 720x1280"
         )
     return size
+
+
+def with_weights(cls: type) -> type:
+    """``cls`` with the options that name weight files, one for each network of the registry: ``--bsn_path`` ..."""
+    fields = [
+        (flag, Path | None, option(None, f"{about}, or a run's folder", group="weights and hardware", recipe=False))
+        for flag, about in weight_options().items()
+    ]
+    space = {"__module__": cls.__module__, "__doc__": cls.__doc__}
+    return dataclasses.make_dataclass(cls.__name__, fields, bases=(cls,), namespace=space, frozen=True)
+
+
+def weights_of(cfg) -> dict[str, str]:
+    """The weight files that a configuration names, by flag, for :class:`codes.engine.weights.Weights`.
+
+    Raises:
+        MissingFileError, InputError: as in :func:`weight_file`.
+    """
+    given = {flag: getattr(cfg, flag) for flag in weight_options()}
+    return {flag.removesuffix("_path"): str(weight_file(flag, path)) for flag, path in given.items() if path}
+
+
+def weight_file(flag: str, path: Path) -> Path:
+    """The weight file that an option names: the file itself, or the last of a finished run's folder.
+
+    Raises:
+        MissingFileError: there is none.
+        InputError: the folder holds several.
+    """
+    if path.is_file():
+        return path
+    found = sorted(path.glob("ckpts/*_last.pth"))
+    if not found:
+        raise MissingFileError(
+            f"no checkpoint at {path} (--{flag}); expected a weight file, or the folder of a finished run, which holds "
+            "ckpts/NAME_last.pth"
+        )
+    if len(found) > 1:
+        raise InputError(f"--{flag} {path} holds {' and '.join(file.name for file in found)}; name one")
+    return found[0]
 
 
 def as_dict(cfg) -> dict:

@@ -142,6 +142,12 @@ def network_of(key: str, role: str = "") -> Network:
     return NETWORKS[key]
 
 
+def method_names() -> list[str]:
+    """The methods of :mod:`codes.inference.methods`, in the order of the tables."""
+    spikes, sdms = ["tfp", "tfi", "stir"], ["sdm", "sdm21", "sdm_bsn", "sdm_stir"]
+    return ["blur", *spikes, *sdms, "teacher", *students(), "spkdeblurnet"]
+
+
 def weight_options() -> dict[str, str]:
     """Flag -> help of the options that name weight files: ``bsn_path``, ``sr_path`` and so on."""
     return {

@@ -13,8 +13,8 @@ trial() { # name, data set, script and options
     $python "${@:3}" --base_folder "$2" --cache "$folder/cache" --save_folder "$folder/trials" --exp_name "$1" \
         --max_steps "$steps" --bs 8 --roi_size 128 --eval_every 0 --precision bf16 --workers 1 --eval_samples 1
     for vth in 1 4; do
-        $python scripts/compare.py --base_folder "$folder/val" --vth $vth --protocol sequence --cache "$folder/cache" --eval_images 0 \
-            --model_folder none --no-teacher_rows --frames 2 --precision bf16 --deblur_run "$run" --out "$run/vth$vth" | grep Student
+        $python scripts/tables.py --base_folder "$folder/val" --vth $vth --protocol sequence --cache "$folder/cache" --eval_images 0 \
+            --methods ldn --deblur_path "$run" --no-shipped --metrics psnr ssim --precision bf16 --out "$run/vth$vth" | grep "| Student"
     done
 }
 captures=$folder/captures first=$folder/resim1/GOPRO exp=$folder/exp

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from codes.engine.options import parse_config
 from codes.engine.weights import Weights
 from codes.image import read_image, to_float, write_image
 from codes.inference.deblurrer import Capture, Deblurrer, check, fit, open_capture, read_spikes
@@ -16,7 +17,7 @@ from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
 from codes.model.registry import NETWORKS
 from codes.spike import EXPOSURE, evenly, mirrored, tfp_long, write_dat
-from scripts.deblur import make_parser
+from scripts.deblur import DeblurConfig
 from tests.conftest import call, filled, refused, rnd
 
 CPU = torch.device("cpu")
@@ -197,7 +198,7 @@ def test_the_crop_that_is_proposed_mends_it(top, left, scale):
     spike = spikes_of(cv2.resize(seen, (400, 300), interpolation=cv2.INTER_AREA))
     fault = check(Capture(image, spike, slice(20, 117)))
     assert "shifted" in fault or "times as large" in fault
-    crop = make_parser().parse_args([re.search(r"--crop=\S+", fault).group()]).crop  # as it is typed back
+    crop = parse_config(DeblurConfig, [re.search(r"--crop=\S+", fault).group()]).crop  # as it is typed back
     assert np.abs(np.subtract(crop, (top, left, height, width))).max() <= 16
     blur, fitted = fit(image, spike, crop)
     assert check(Capture(blur, fitted, slice(20, 117))) == ""
@@ -295,11 +296,11 @@ def test_a_flipped_stream_and_a_wrong_size_are_said(pair, tmp_path):
     blur, spike = pair
     argv = ["scripts/deblur.py", "--blur", blur, "--spike", spike, "--out", tmp_path / "o", "--frames", 1]
     assert "flipped vertically" in call(*argv, "--flip", "vertical")[1]
-    assert "--flip vertical" not in call(*argv, "--flip", "vertical", "--no_check")[1]
+    assert "--flip vertical" not in call(*argv, "--flip", "vertical", "--no-check")[1]
     assert "not a whole number of 20x24 spike frames" in refused(*argv, "--spike_size", "20x24")
     assert "--frames is 'x'" in refused(*argv, "--frames", "x")
     assert "98 instants" in refused(*argv, "--frames", 98)
-    assert "invalid exposure value: '30'" in refused(*argv, "--exposure", 30)
+    assert "--exposure is '30'; expected START:END" in refused(*argv, "--exposure", 30)
     assert "invalid rectangle value" in refused(*argv, "--crop", "1,2,3")
     assert "give --blur and --spike" in refused("scripts/deblur.py")
 

@@ -9,8 +9,9 @@ import torch
 from codes.engine.checkpoint import looks_like, unwrapped
 from codes.engine.weights import SHIPPED, load_network, load_student
 from codes.errors import InputError
+from codes.inference.methods import methods
 from codes.model.ldn_model import Deblur_Net
-from codes.model.registry import NETWORKS, network_of
+from codes.model.registry import NETWORKS, method_names, network_of
 from tests.conftest import filled, rnd
 
 
@@ -73,18 +74,27 @@ PLAIN = {"a.weight": torch.zeros(2), "b.bias": torch.ones(3)}
     ],
 )
 def test_what_other_programs_wrap_around_weights_is_taken_off(wrapped):
-    found = unwrapped(wrapped)
+    found, taken = unwrapped(wrapped)
+    assert bool(taken) == (wrapped is not PLAIN)
     assert found.keys() == PLAIN.keys() and all(torch.equal(found[key], PLAIN[key]) for key in PLAIN)
 
 
 def test_what_is_no_wrapping_stays():
     for other in ({"net.a": torch.zeros(1), "b": torch.zeros(1)}, {}, [1], {"params": 3}, {1: torch.zeros(1)}):
-        assert unwrapped(other) is other
+        assert unwrapped(other)[0] is other
 
 
-def test_a_wrapped_file_of_a_student(tmp_path):
+def test_a_wrapped_file_of_a_student(tmp_path, capsys):
     ldn = filled(Deblur_Net(21, "pyramid", gain=True))
     torch.save({"params_ema": {f"module.{k}": v for k, v in ldn.state_dict().items()}}, tmp_path / "a.pth")
     again = load_student(tmp_path / "a.pth")
     assert (again.kind, again.gain) == ("pyramid", True)
     assert torch.equal(again.pred.weight, ldn.pred.weight)
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == f"{tmp_path / 'a.pth'}: weights found behind ['params_ema'] 'module.'"
+    )
+
+
+def test_the_methods_are_those_of_the_registry():
+    assert list(methods()) == method_names()

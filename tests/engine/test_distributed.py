@@ -249,7 +249,7 @@ def test_a_signal_to_one_rank_stops_all_and_a_killed_rank_ends_the_rest(server, 
     ends = launch.wait()
     assert [code for code, _, _ in ends] == [130, 130]
     assert sorted(err for _, _, err in ends) == ["", f"\n{script}: stopped\n"]
-    assert "the same command goes on" in ends[0][1] and not (tmp_path / "test" / ".lock").exists()
+    assert "the same command goes on" in ends[0][1]
     done = records(tmp_path)[-1]["step"]
     assert f"step {done} of {done + 2}" in succeed(server, 2, script, *argv, "--max_steps", done + 2)
     assert [r["step"] for r in records(tmp_path) if r["kind"] == "train"] == list(range(1, done + 3))

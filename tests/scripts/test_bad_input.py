@@ -356,7 +356,7 @@ YAML = {
     "twice_in_choices": "metrics: [psnr, psnr]\n",
     "null_text": "exp_name: ~\n",
     "map_text": "exp_name: {a: b}\n",
-    "out_of_range": "ema: 1\n",
+    "out_of_range": "grad_clip: -1\n",
     "deep": "[" * 3000,
     "deep_map": "{a: " * 400 + "1" + "}" * 400,
     "config_in_config": "config: other.yml\n",

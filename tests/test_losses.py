@@ -46,12 +46,12 @@ def test_golden_filled(golden):
     assert total == pytest.approx(float(data["grad_norm_all"]), rel=1e-3)
 
 
-def test_golden_trained(golden, golden_folder):
+def test_golden_trained(golden, golden_full):
     """Teacher, student and loss with the networks of a short run of the original program."""
     data, crop = golden("ldn_loss_trained"), golden("ldn_loss")
     spike, blur = torch.from_numpy(crop["spike"]), torch.from_numpy(crop["blur"])
     networks = [
-        load_weights(network, golden_folder / "reference_run" / f"{name}.pth").eval()
+        load_weights(network, golden_full / "reference_run" / f"{name}.pth").eval()
         for name, network in (("BSN", BSN()), ("SR", EDSR()), ("LDN", Deblur_Net()))
     ]
     _, labels, students = the_loss(data, spike, blur, networks)

@@ -100,7 +100,7 @@ def test_tfp_golden(golden):
     spike = np.random.default_rng(3).random((2, 137, 12, 16)) < 0.35
     spike[:, :, :2, :3] = 0
     spike[0, :, 5, 5] = 0
-    for key in expected.files:
+    for key in expected:
         _, centre, length = key.split("_")
         result = tfp(torch.from_numpy(spike), int(centre), int(length))
         assert result.dtype == torch.float32

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from codes.engine.device import describe
 from codes.engine.folder import batch_in_words
 from codes.engine.schedule import change_of_end
+from codes.files import as_json
 
 FILES = ("metrics.jsonl", "results.txt")
 PRINT_SECONDS = 20
@@ -91,7 +92,7 @@ class Log:
         record = {"kind": kind, "step": step, "epoch": epoch, **values}
         if not self.silent:
             with open(self.folder / FILES[0], "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(as_json(record, indent=None) + "\n")
         return record
 
     def skipped(self, faults: dict[str, str], step: int, epoch: int) -> None:

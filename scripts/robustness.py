@@ -122,8 +122,8 @@ def main(argv: list[str] | None = None) -> None:
     from codes.engine.weights import Weights
     from codes.inference.methods import load_method
     from codes.making.degradation import Setting
+    from codes.making.photos import find_photos, usable
     from codes.report.sweep import Points, Sweep
-    from scripts.make_demo_data import find_photos, usable
 
     device, weights = choose_device(cfg.device), Weights(**weights_of(cfg))
     methods = {name: load_method(name, weights, device) for name in cfg.methods}

@@ -3,11 +3,9 @@
 import dataclasses
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
-from codes.image import grey
-from codes.making.sensor import inherent_noise, spikes_from_frames
+from codes.making.sensor import inherent_noise, seen_by_spike_camera, spikes_from_frames
 from codes.making.synthesis import SCALE, Sample, Scene
 from codes.spike import EXPOSURE
 
@@ -49,9 +47,9 @@ class Setting:
 
 def sample_of(index: int, motion: float, photos: list[str], size: tuple[int, int], seed: int) -> Sample:
     """Scene ``index``: the same at all motions, but for how far all moves."""
-    canvas = tuple(-(-side // MARGIN) * MARGIN for side in (size[0], size[1] + MARGIN))
+    height, width = (-(-side // MARGIN) * MARGIN for side in (size[0], size[1] + MARGIN))
     before = tuple((photos[(index + step) % len(photos)], motion) for step in (1, 2))
-    return Sample("test", index, photos[index % len(photos)], motion, before, canvas, seed)
+    return Sample("test", index, photos[index % len(photos)], motion, before, (height, width), seed)
 
 
 def record(scene: Scene, size: tuple[int, int], views) -> tuple[np.ndarray, np.ndarray, dict]:
@@ -68,7 +66,7 @@ def record(scene: Scene, size: tuple[int, int], views) -> tuple[np.ndarray, np.n
     """
     height, width = size
     total = np.zeros((height, width, 3), np.float32)
-    lights = {view: [] for view in views}
+    lights: dict = {view: [] for view in views}
     for instant, frame in enumerate(scene):
         image = frame[:height, :width]
         if EXPOSURE.start <= instant < EXPOSURE.stop:
@@ -78,8 +76,7 @@ def record(scene: Scene, size: tuple[int, int], views) -> tuple[np.ndarray, np.n
         for (ratio, offset), light in lights.items():
             rows, columns = frame.shape[0] // ratio, (frame.shape[1] - offset) // ratio
             seen = frame[: rows * ratio, offset : offset + columns * ratio]
-            small = cv2.resize(seen, (columns, rows), interpolation=cv2.INTER_LINEAR)  # ratios are even: the middle 2x2
-            light.append(grey(small, axis=-1)[..., 0])
+            light.append(seen_by_spike_camera(seen, ratio))
     blur = np.rint(total / np.float32(EXPOSURE.length) * 255).astype(np.uint8)
     return blur, sharp, {view: np.stack(light) for view, light in lights.items()}
 

@@ -32,7 +32,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,10 +42,10 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from codes.engine.command import Parser, command  # noqa: E402
+from codes.engine.command import command  # noqa: E402
+from codes.engine.options import option, parse_config  # noqa: E402
 from codes.errors import InputError  # noqa: E402
-from codes.files import replacing  # noqa: E402
-from scripts.make_demo_data import at_least, write_json  # noqa: E402
+from codes.files import replacing, write_json  # noqa: E402
 
 STAGES = {
     "bsn": ("train_bsn.py", "BSN", 60),
@@ -883,25 +883,24 @@ def report(trials: dict[str, dict]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def make_parser() -> Parser:
-    """Every flag with its default."""
-    parser = Parser(description=__doc__)
-    add = parser.add_argument
-    add(
-        "--out", type=Path, default=Path("exp/torture"), help="folder of the report; runs and data are made in OUT/work"
+@dataclass(frozen=True)
+class TortureConfig:
+    """Which trials, and where they run."""
+
+    out: Path = option("exp/torture", "folder of the report; runs and data are made in OUT/work")
+    only: tuple[str, ...] = option(
+        tuple(TRIALS), "trials to run, of those above", choices=tuple(TRIALS), metavar="NAME"
     )
-    add("--only", nargs="+", choices=TRIALS, default=list(TRIALS), metavar="NAME", help="trials to run, of those above")
-    add("--kills", type=at_least(1), default=20, metavar="N", help="processes killed in each kill_ and data_ trial")
-    add("--seed", type=at_least(0), default=0, help="of the moments; what the machine does in them is not repeatable")
-    return parser
+    kills: int = option(20, "processes killed in each kill_ and data_ trial", low=1)
+    seed: int = option(0, "of the moments; what the machine does in them is not repeatable", low=0)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Run the trials."""
-    args = make_parser().parse_args()
+    args = parse_config(TortureConfig, argv)
     if not sys.platform.startswith("linux"):
         raise InputError("torture.py reads /proc: it needs Linux")
-    args.out = args.out.resolve()
+    args = replace(args, out=args.out.resolve())
     path, trials = args.out / "torture.json", {}
     if path.is_file():
         try:

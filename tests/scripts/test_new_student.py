@@ -68,9 +68,8 @@ def test_a_new_student_trains_is_evaluated_is_a_row_and_a_method(toy, tiny, tmp_
     results = json.loads((tmp_path / "test" / "test_mode" / "results.json").read_text())
     assert results["rows"]["ToyNet"]["psnr"] > 5
 
-    out, _ = call(
-        "scripts/tables.py", "--methods", "blur", "toy", "--toy_path", weights, "--out", tmp_path / "t", *common
-    )
+    given = ["--toy_path", weights]
+    out, _ = call("scripts/tables.py", "--methods", "blur", "toy", *given, "--out", tmp_path / "t", *common)
     assert "Student ToyNet" in out
 
     one = ["--base_folder", tiny, "--limit", 1, "--frames", 1, "--device", "cpu"]

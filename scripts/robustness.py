@@ -81,12 +81,12 @@ def measure(points, methods: dict, settings: list, cfg: RobustnessConfig, photos
     from tqdm import tqdm
 
     from codes.engine.device import autocast
+    from codes.exposure import EXPOSURE
     from codes.image import to_float
     from codes.making.degradation import record, sample_of, spikes
     from codes.making.synthesis import Scene
     from codes.metrics import psnr
     from codes.report.evaluation import capped
-    from codes.spike import EXPOSURE
 
     scenes = {(setting.motion, index): [] for setting in settings for index in range(cfg.samples)}
     for setting in settings:

@@ -275,7 +275,7 @@ def read_yaml(path, cls: type) -> dict:
         raise InputError(f"{where} is not valid YAML ({why})") from None
 
     text = _yaml_text(path)
-    values: dict = {}
+    values: dict[str, Any] = {}
     lines: dict[str, int] = {}
     try:
         loader = yaml.SafeLoader(text)

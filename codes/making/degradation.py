@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from codes.exposure import EXPOSURE, SCALE
 from codes.making.sensor import inherent_noise, seen_by_spike_camera, spikes_from_frames
-from codes.making.synthesis import SCALE, Sample, Scene
-from codes.spike import EXPOSURE
+from codes.making.synthesis import Sample, Scene
 
 MARGIN = 24
 """Pixels seen beyond the image to its right, and a multiple of all ratios."""

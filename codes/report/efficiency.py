@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from codes.engine.device import autocast, describe
+from codes.exposure import EXPOSURE
 from codes.report.measuring import FlopCounter, timed
 from codes.report.table import Table
-from codes.spike import EXPOSURE, evenly, tfp
+from codes.spike import evenly, tfp
 
 PUBLISHED = {  # parameters, GMAC at 720x1280
     "bsn": (1_118_832, 217.7),

@@ -18,12 +18,13 @@ from torch.nn import functional as F
 from codes.dataset import SpikeData
 from codes.engine.device import describe
 from codes.errors import InputError, MissingFileError, one_line
+from codes.exposure import EXPOSURE
 from codes.image import grey, read_image, to_float
 from codes.metrics import lpips_network
 from codes.report.evaluation import Report, Row, measure_rows
 from codes.report.table import METRICS, Table
 from codes.sdm import Enlarge, Teacher, sdm
-from codes.spike import EXPOSURE, evenly
+from codes.spike import evenly
 
 
 @dataclass(frozen=True)

@@ -327,7 +327,9 @@ def read_yaml(path, cls: type) -> dict:
         where = path if line is None else f"{path}:{line + 1}:{column + 1}"
         raise InputError(f"{where} is not valid YAML ({why})") from None
 
-    text, values, lines = _yaml_text(path), {}, {}
+    text = _yaml_text(path)
+    values: dict[str, Any] = {}
+    lines: dict[str, int] = {}
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()

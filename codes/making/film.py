@@ -105,22 +105,23 @@ class Video:
                     if packet.stream is stream:
                         times += [frame.time for frame in packet.decode()]
             except container_errors() as error:
-                fault = f"cannot be decoded after {len(times)} frames ({error.strerror})"
+                fault = error.strerror
             steps = [after - before for before, after in itertools.pairwise(times) if None not in (before, after)]
             if steps and (step := statistics.median(steps)) > 0:
                 whole = (container.duration or 0) / 1e6 + max(container.start_time or 0, 0) / 1e6
                 if not fault and whole - end > 3.5 * step:
-                    fault = f"is cut off: it has {len(times)} frames and ends {whole - end:.3g} s early"
+                    fault = f"it ends {whole - end:.3g} s early"
                 if max(steps) - min(steps) > 0.1 * step + 2 * tick:  # times are rounded to ticks
                     self.note = (
                         f"variable frame rate: {1e3 * min(steps):.1f} to {1e3 * max(steps):.1f} ms from frame to frame "
                         f"(median {1e3 * step:.1f}); they are taken as even"
                     )
         self.count = len(times)
-        if fault and to_the_cut and times:
-            self.note = "; ".join(filter(None, (f"{fault}; used as far as that", self.note)))
-        elif fault:
-            raise InputError(f"{path} {fault}; --to_the_cut uses what there is")
+        if fault:
+            fault = f"cut off or damaged after {self.count} frames ({fault})"
+            if not to_the_cut or not times:
+                raise InputError(f"{path} is {fault}; --to_the_cut uses what there is")
+            self.note = "; ".join(filter(None, (f"{fault}, used as far as that", self.note)))
 
     def _open(self):
         import av

@@ -14,36 +14,26 @@ import sys
 import tempfile
 import time
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-
-from codes.engine.command import Parser, command  # noqa: E402
-from codes.errors import InputError  # noqa: E402
-from codes.image import grey, read_image, write_image  # noqa: E402
-from codes.making.interpolation import Flow  # noqa: E402
-from codes.making.preparation import Recipe  # noqa: E402
-from codes.making.synthesis import Scene, draw_sample  # noqa: E402
-from scripts.dev import references  # noqa: E402
-from scripts.make_demo_data import at_least, find_photos, frame_size  # noqa: E402
-from scripts.prepare_gopro import run_all  # noqa: E402
+from codes.engine.command import command
+from codes.engine.options import Size, option, parse_config
+from codes.errors import InputError
+from codes.exposure import SCALE
 
 
-def make_parser() -> Parser:
-    """Every flag with its default."""
-    parser = Parser(description=__doc__)
-    add = parser.add_argument
-    add("--size", type=frame_size, default="720x1280", metavar="HxW", help="size of the frames")
-    add("--raw", type=at_least(30), default=40, metavar="N", help="raw frames of a sequence; 13 more, a sample more")
-    add("--sequences", type=at_least(1), default=2, metavar="N", help="sequences")
-    add("--workers", type=at_least(1), default=2, metavar="N", help="sequences at a time in the one pass")
-    add("--folder", type=Path, help="where the frames are kept meanwhile (default: a temporary folder)")
-    return parser
+@dataclass(frozen=True)
+class SpeedConfig:
+    """How much is prepared."""
+
+    size: Size = option(Size(720, 1280), "size of the frames", low=16, high=8192, multiple=SCALE)
+    raw: int = option(40, "raw frames of a sequence; 13 more, a sample more", low=30)
+    sequences: int = option(2, "sequences", low=1)
+    workers: int = option(2, "sequences at a time in the one pass", low=1)
+    folder: Path | None = option(None, "where the frames are kept meanwhile (default: a temporary folder)")
 
 
 def size_of(folder: Path) -> int:
@@ -51,15 +41,20 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def write_films(args, raw: Path, between: Path) -> dict[str, float]:
+def write_films(cfg: SpeedConfig, raw: Path, between: Path) -> dict[str, float]:
     """Raw frames, and those with 7 inserted between neighbours; seconds of interpolating and writing the latter."""
+    from codes.image import write_image
+    from codes.making.interpolation import Flow
+    from codes.making.photos import find_photos
+    from codes.making.synthesis import Scene, draw_sample, to_uint8
+
     seconds = {"interpolate": 0.0, "write": 0.0}
-    photos = list(find_photos(None, Path("unused")).values())
-    for index in range(args.sequences):
-        sample = draw_sample("test", index, photos, size=args.size, motion=(20, 80), max_foregrounds=3, seed=0)
+    photos = list(find_photos(None).values())
+    for index in range(cfg.sequences):
+        sample = draw_sample("test", index, photos, size=cfg.size, motion=(20, 80), max_foregrounds=3, seed=0)
         scene = list(Scene(sample))
-        film, flow = [scene[abs(8 * k % 272 - 136)] for k in range(args.raw)], Flow()  # there and back
-        film = [np.rint(frame * 255).astype(np.uint8) for frame in film]
+        film, flow = [scene[abs(8 * k % 272 - 136)] for k in range(cfg.raw)], Flow()  # there and back
+        film = [to_uint8(frame) for frame in film]
         for k, frame in enumerate(film):
             write_image(raw / f"s{index}" / f"{k:06}.png", frame)
             begun = time.perf_counter()
@@ -79,6 +74,9 @@ def official_steps(raw_folder: Path, out: Path, seed: int = 0) -> dict[str, floa
     Returns:
         Seconds of decoding, blur, spikes and writing.
     """
+    import cv2
+    import numpy as np
+
     seconds = dict.fromkeys(("decode", "blur", "spikes", "write"), 0.0)
 
     @contextlib.contextmanager
@@ -114,8 +112,15 @@ def official_steps(raw_folder: Path, out: Path, seed: int = 0) -> dict[str, floa
     return seconds
 
 
-def _spikes(images: list[np.ndarray], rng: np.random.Generator, path: Path) -> None:
+def _spikes(images: list, rng, path: Path) -> None:
     """Every whole frame to float, to a quarter of the size, grey, through the sensor."""
+    import numpy as np
+    import torch
+    from torch.nn import functional as F
+
+    from codes.image import grey
+    from scripts.dev import references
+
     light = []
     for image in images:
         frame = torch.from_numpy(image.transpose(2, 0, 1)[None] / 255).float()
@@ -124,11 +129,18 @@ def _spikes(images: list[np.ndarray], rng: np.random.Generator, path: Path) -> N
     references.write_dat(path, references.add_noise(spikes, rng))
 
 
-def measure(args, folder: Path) -> None:
+def measure(cfg: SpeedConfig, folder: Path) -> None:
     """Do all, compare, print."""
+    import cv2
+    import numpy as np
+
+    from codes.image import read_image
+    from codes.making.batch import run_all
+    from codes.making.preparation import Recipe
+
     raw, between = folder / "raw", folder / "interpolated"
     cv2.setNumThreads(1)
-    made = write_films(args, raw, between)
+    made = write_films(cfg, raw, between)
     wall = {"interpolated to disk": sum(made.values())}
     split = {"interpolated to disk": made}
     begun = time.perf_counter()
@@ -139,7 +151,7 @@ def measure(args, folder: Path) -> None:
         ("one pass, raw frames, flow", raw, "flow", folder / "flow"),
     ):
         begun = time.perf_counter()
-        done = run_all(sorted(source.iterdir()), Recipe(), interp, out, args.workers)
+        done = run_all(sorted(source.iterdir()), Recipe(), interp, out, cfg.workers)
         wall[name] = time.perf_counter() - begun
         split[name] = {key: sum(part.seconds[key] for part in done) for key in done[0].seconds}
     samples = len(list((folder / "steps").glob("blur_data/*/*")))
@@ -149,7 +161,7 @@ def measure(args, folder: Path) -> None:
             if not np.array_equal(read_image(path), read_image(other)):
                 raise InputError(f"{path} and {other} differ")
     kinds = ("decode", "interpolate", "blur", "spikes", "write")
-    print(f"seconds per blurry sample of {args.size[0]}x{args.size[1]}, {samples} samples, {args.workers} workers\n")
+    print(f"seconds per blurry sample of {cfg.size[0]}x{cfg.size[1]}, {samples} samples, {cfg.workers} workers\n")
     print("| way | " + " | ".join(kinds) + " | sum of work | elapsed |" + "\n" + "|---" * (len(kinds) + 3) + "|")
     for name, parts in split.items():
         cells = " | ".join(f"{parts[kind] / samples:.2f}" if parts.get(kind) else "–" for kind in kinds)
@@ -161,11 +173,11 @@ def measure(args, folder: Path) -> None:
     print(f"the data set {size_of(folder / 'none') / 1e6 / samples:.1f} MB; the one pass writes nothing else")
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Measure in a folder that is removed afterwards."""
-    args = make_parser().parse_args(arguments)
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        measure(args, Path(folder))
+    cfg = parse_config(SpeedConfig, argv)
+    with tempfile.TemporaryDirectory(dir=cfg.folder) as folder:
+        measure(cfg, Path(folder))
 
 
 if __name__ == "__main__":

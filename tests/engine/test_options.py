@@ -198,15 +198,15 @@ def test_help_imports_nothing_heavy(script):
 OFFICIAL = {
     BSNConfig: {
         "save_folder": "exp/BSN", "epochs": 1001, "lr": 3e-4, "bsn_len": 9, "bsn_path": "model/BSN_1000.pth",
-        "spike_full": False, "save_every": 100, "train_split": "train", "width": 0, "height": 0,
+        "spike_full": False, "train_split": "train", "width": 0, "height": 0,
     },
     SRConfig: {
-        "save_folder": "exp/SR", "epochs": 101, "lr": 2e-4, "bsn_len": 9, "sr_path": "model/SR_70.pth", "save_every": 5,
+        "save_folder": "exp/SR", "epochs": 101, "lr": 2e-4, "bsn_len": 9, "sr_path": "model/SR_70.pth",
     },
     DeblurConfig: {
         "save_folder": "exp/Deblur", "epochs": 101, "lr": 1e-3, "spike_deblur_len": 21, "spike_bsn_len": 9,
         "lambda_tea": 1, "lambda_reblur": 100, "blur_step": 24, "use_ssim": False, "train_split": "test",
-        "tea_loss": "lpips", "teacher": "cascade", "deblur_path": "model/DeblurNet_100.pth", "save_every": 5,
+        "tea_loss": "lpips", "teacher": "cascade", "deblur_path": "model/DeblurNet_100.pth",
     },
 }  # fmt: skip
 

@@ -8,39 +8,26 @@ folder=${1:-demo/photo}
 source "$(dirname "$0")/setup.sh"
 steps=${STEPS:-1000}
 
-trial() { # name, data set, options
+trial() { # name, data set, script and options
     local run=$folder/trials/$1
-    $python train_deblur.py --base_folder "$2" --eval_folder "$folder/val" --cache "$folder/cache" --save_folder "$folder/trials" \
-        --exp_name "$1" --max_steps "$steps" --train_split train --tea_loss l1 --no-clip_output --bs 8 --roi_size 128 \
-        --lr 2e-3 --lr_schedule onecycle --grad_clip 1 --eval_every 0 --save_every 100000 --precision bf16 --workers 1 \
-        --eval_samples 1 "${@:3}"
+    $python "${@:3}" --base_folder "$2" --cache "$folder/cache" --save_folder "$folder/trials" --exp_name "$1" \
+        --max_steps "$steps" --bs 8 --roi_size 128 --eval_every 0 --precision bf16 --workers 1 --eval_samples 1
     for vth in 1 4; do
         $python scripts/tables.py --base_folder "$folder/val" --vth $vth --protocol sequence --cache "$folder/cache" --eval_images 0 \
             --methods ldn --deblur_path "$run" --no-shipped --metrics psnr ssim --precision bf16 --out "$run/vth$vth" | grep "| Student"
     done
 }
-captures=$folder/captures first=$folder/resim1/GOPRO
-sharp=(--teacher sharp --lambda_reblur 0 --instants 2)
-wide=(--student_spikes pyramid --spike_gain auto --train_vth 1 2 4)
+captures=$folder/captures first=$folder/resim1/GOPRO exp=$folder/exp
+distilled=(train_deblur.py --train_split train --tea_loss l1 --no-clip_output --lr 2e-3 --lr_schedule onecycle --grad_clip 1)
+known=(scripts/train_student.py --eval_folder "$folder/val")
+plain=(--student_spikes frames --no-spike_gain --train_vth 1)
 
-plain=(--teacher sdm --lambda_reblur 0)
-official=(--teacher cascade --lambda_reblur 0 --instants 2 --bsn_path "$folder/exp/BSN/photo/ckpts/BSN_last.pth")
-
-trial sharp_frames "$first" "${sharp[@]}"
-trial sharp_pyramid "$first" "${sharp[@]}" --student_spikes pyramid
-trial sharp_pyramid_gain "$first" "${sharp[@]}" "${wide[@]}"
-trial sharp_all "$first" "${sharp[@]}" "${wide[@]}" --flips
-trial sdm "$captures" --teacher sdm --lambda_reblur 0 --instants 2
-trial sdm_reblur "$captures" --teacher sdm --lambda_reblur 10
-trial sharp_reblur "$first" "${wide[@]}" --flips --teacher sharp --lambda_reblur 10 --instants 7
-trial second_round "$folder/resim2/GOPRO" "${sharp[@]}" "${wide[@]}" --flips
-trial cascade "$captures" "${official[@]}" --sr_path "$folder/exp/SR/photo/ckpts/SR_last.pth"
-$python train_sr.py --config scripts/configs/photo_sr.yml --base_folder "$first" --learn_from both --max_steps "$steps" \
-    --bsn_path "$folder/exp/BSN/photo/ckpts/BSN_last.pth" --init_path "$folder/exp/SR/photo/ckpts/SR_last.pth" \
-    --save_folder "$folder/trials" --exp_name sr_both --workers 1
-trial cascade_both "$captures" "${official[@]}" --sr_path "$folder/trials/sr_both/ckpts/SR_last.pth"
-trial sdm_fixed "$captures" "${plain[@]}" --blur_step 48
-trial sdm_random "$captures" "${plain[@]}" --instants 3
-trial sdm_reblur_random "$captures" --teacher sdm --lambda_reblur 10 --instants 5
-trial sharp_ema "$first" "${sharp[@]}" --ema 0.99
-trial sdm_spikes "$captures" "${plain[@]}" --instants 2 --lambda_spike 1
+trial cascade "$captures" "${distilled[@]}" --lambda_reblur 0 --blur_step 48 --bsn_path "$exp/BSN/photo/ckpts/BSN_last.pth" \
+    --sr_path "$exp/SR/photo/ckpts/SR_last.pth"
+trial sdm "$captures" "${distilled[@]}" --teacher sdm --lambda_reblur 0 --blur_step 48
+trial sdm_reblur "$captures" "${distilled[@]}" --teacher sdm --lambda_reblur 10
+trial sharp_frames "$first" "${known[@]}" "${plain[@]}" --no-flips
+trial sharp_pyramid "$first" "${known[@]}" --no-spike_gain --train_vth 1 --no-flips
+trial sharp_pyramid_gain "$first" "${known[@]}" --no-flips
+trial sharp_all "$first" "${known[@]}"
+trial second_round "$folder/resim2/GOPRO" "${known[@]}"

@@ -51,7 +51,7 @@ STAGES = {
     "bsn": ("train_bsn.py", "BSN", 60),
     "sr": ("train_sr.py", "SR", 60),
     "deblur": ("train_deblur.py", "DeblurNet", 90),
-    "supervised": ("scripts/baselines/train_supervised.py", "STIR", 24),
+    "supervised": ("scripts/baselines/train_stir.py", "STIR", 24),
 }
 """Script, prefix of its weights, steps of a run."""
 LIMIT = 300.0
@@ -359,10 +359,10 @@ class Trial:
         script, _, steps = STAGES[stage]
         options = {"base_folder": self.data, "save_folder": folder, "device": "cpu", "workers": 1, "roi_size": 16}
         options |= {"bs": 2, "train_split": "train", "max_steps": steps, "state_every": 0, "log_every": 1}
-        options |= {"eval_every": 7, "save_every": 5, "eval_images": 1}
+        options |= {"eval_every": 5, "eval_images": 1}
         options |= {"teacher": "sdm", "tea_loss": "l1"} if stage == "deblur" else {}
         if stage == "supervised":
-            options |= {"network": "stir", "roi_size": 64}
+            options |= {"roi_size": 64}
             more = ("--no-perceptual", *more)
         return [script, *(word for key, value in (options | changes).items() for word in (f"--{key}", value)), *more]
 
@@ -520,7 +520,7 @@ def resume_after(trial: Trial, spoil, room: Path | None = None, data: Path | Non
         room: where the run folder is made; the trial's folder if None.
         data: the data set.
     """
-    more = {"max_steps": (steps := 240), "save_every": 1000, "eval_every": 20, "base_folder": data or trial.data}
+    more = {"max_steps": (steps := 240), "eval_every": 20, "base_folder": data or trial.data}
     whole, folder = trial.folder / "undisturbed", (room or trial.folder) / "disturbed"
     trial.whole(trial.training("deblur", whole, **more))
     words, run = trial.training("deblur", folder, **more), folder / "test"
@@ -655,7 +655,7 @@ def bad_sample(trial: Trial) -> None:
 def two_processes(trial: Trial) -> None:
     """A second process in a run folder is refused, by the number of the first; the folder of a killed one is free."""
     whole, folder = trial.folder / "undisturbed", trial.folder / "shared"
-    more = {"max_steps": (steps := 240), "eval_every": 0, "save_every": 1000}
+    more = {"max_steps": (steps := 240), "eval_every": 0}
     trial.whole(trial.training("deblur", whole, **more))
     words = trial.training("deblur", folder, **more)
     for _ in range(3):
@@ -705,7 +705,7 @@ def gpu_memory() -> float | None:
 
 def long_run(trial: Trial) -> None:
     """Memory and open files over 2,000 steps; on the GPU where there is one, with its memory."""
-    more = {"eval_every": 40, "save_every": 100, "state_every": 5, "workers": 2, "log_every": 5, "device": "auto"}
+    more = {"eval_every": 40, "state_every": 5, "workers": 2, "log_every": 5, "device": "auto"}
     words = trial.training("deblur", trial.folder, max_steps=(steps := 2000), **more)
     child, samples = trial.start(words), []
     run, parts = trial.folder / "test", []

@@ -22,9 +22,8 @@ from codes.errors import InputError
 from codes.image import GREY_WEIGHTS, read_image, to_float, to_uint8
 from codes.inference.alignment import ENOUGH, align
 from codes.inference.methods import Method, load_method
-from codes.spike import EXPOSURE, count_frames, evenly, read_dat, tfp_long
+from codes.spike import EXPOSURE, SCALE, count_frames, evenly, read_dat, tfp_long
 
-SCALE = 4
 AUTO_TILE, WHOLE = 1024, 6_000_000
 """Images of more than WHOLE pixels are computed in tiles of AUTO_TILE."""
 

@@ -19,7 +19,7 @@ from codes.spike import read_dat, write_dat
 from train_deblur import DeblurConfig
 
 few = settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=list(HealthCheck))
-many = settings(few, max_examples=250)
+many = settings(few, max_examples=150)
 sides, frames = st.integers(1, 13), st.integers(1, 4)
 
 

@@ -9,6 +9,7 @@ import re
 import zlib
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -62,7 +63,7 @@ def is_broken_png(encoded: np.ndarray) -> bool:
     Args:
         encoded: uint8, a file that begins with the signature. One of 1.5 MB takes 0.6 ms, its decoding 15.
     """
-    content, place = memoryview(encoded), len(PNG_SIGNATURE)
+    content, place = encoded.data, len(PNG_SIGNATURE)
     while place + 12 <= len(content):  # length, kind, data, checksum
         kind = bytes(content[place + 4 : place + 8])
         end = place + 12 + int.from_bytes(content[place : place + 4], "big")
@@ -162,7 +163,8 @@ class AnimationWriter:
     """
 
     def __init__(self, path, fps: float = 12, wanted: bool = True):
-        self.path, self.fps, self.wanted, self.stream = Path(path), fps, wanted, None
+        self.path, self.fps, self.wanted = Path(path), fps, wanted
+        self.stream: Any = None
 
     def __enter__(self) -> "AnimationWriter":
         self._stack = contextlib.ExitStack()
@@ -210,6 +212,6 @@ def write_animation(path, frames: list[np.ndarray], fps: float = 12) -> None:
 
     with replacing(path) as temporary:
         # Median cut, Pillow's default, takes the colour from what is small and saturated.
-        way = {"colors": 64, "method": Image.Quantize.MAXCOVERAGE, "kmeans": 2}
-        pictures = [Image.fromarray(frame[..., ::-1]).quantize(**way) for frame in frames]
+        way = Image.Quantize.MAXCOVERAGE
+        pictures = [Image.fromarray(frame[..., ::-1]).quantize(64, method=way, kmeans=2) for frame in frames]
         pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)

@@ -5,7 +5,8 @@ r"""A sharp video from one blurry image and its spike stream.
     python scripts/deblur.py --base_folder RSB --data_type real --out DIR       # a data set's test split
 
 For each capture: the sharp frames as PNG, named by their spike frame; for more than one, sequence.mp4 and sequence.gif,
-and the same beside the input (beside.mp4); comparison.png with a magnified part; tfp.png, what the spikes alone show.
+and the same beside the input (beside.mp4); comparison.png with a magnified part; tfp.png, what the spikes alone show;
+index.html, a page to look at all that (and one of all captures).
 Before it starts it looks whether image and spikes show the same scene, and says which option mends it if not. The same
 as a Python class: codes.inference.Deblurrer.
 """
@@ -88,8 +89,8 @@ class DeblurConfig:
     tile: int = option(-1, "side of tiles; 0: whole images; -1: tiles above 6 MP", group=HARDWARE)
 
 
-def deblur(cfg, deblurrer, capture, folder: Path, bar) -> None:
-    """Write everything of one capture."""
+def deblur(cfg, deblurrer, capture, name: str, bar, sharp=None):
+    """Write everything of one capture; ``sharp``: instant -> true frame. Returns what the viewer of a page shows."""
     import cv2
     import numpy as np
     import torch
@@ -97,8 +98,10 @@ def deblur(cfg, deblurrer, capture, folder: Path, bar) -> None:
     from codes.image import AnimationWriter, grid, to_uint8, write_animation, write_image
     from codes.inference.captures import chosen_instants
     from codes.report.figures import magnified
+    from codes.report.page import capture_view
     from codes.spike import tfp_long
 
+    folder = cfg.out / name
     blur, instants = capture.blur, chosen_instants(cfg.frames, capture.exposure)
     frames = deblurrer.frames(capture, instants)
     height, width = blur.shape[:2]
@@ -128,6 +131,20 @@ def deblur(cfg, deblurrer, capture, folder: Path, bar) -> None:
         (middle, f"{deblurrer.method.title}, t = {instants[len(instants) // 2]}"),
     ]
     write_image(folder / "comparison.png", magnified(cells))
+    title = deblurrer.method.title
+    return capture_view(folder, blur, capture.spike, instants, title, sharp, name or cfg.blur.name)
+
+
+def write_page(cfg, about: dict[str, str], folder: Path, views: list) -> None:
+    """The page of a capture, or of several; ``views``: what the viewer shows of each."""
+    from codes.report.page import Page, Section, of_views
+
+    about = {"Data": str(cfg.base_folder or f"{cfg.blur} and {cfg.spike}")} | about
+    if len(views) == 1:
+        page = Page(views[0].name, views=views, about=about, fps=cfg.fps)
+    else:
+        page = Page(f"{len(views)} captures", [Section("Captures", samples=of_views(views))], about=about, fps=cfg.fps)
+    page.write(folder / "index.html")
 
 
 def shortest(path: str) -> str:
@@ -144,6 +161,7 @@ def main() -> None:
     from codes.engine.device import describe
     from codes.inference import Deblurrer
     from codes.inference.captures import chosen_instants, find_captures, opened
+    from codes.report.page import made_by, sharp_frames
     from codes.spike import EXPOSURE
 
     captures = find_captures(cfg)
@@ -153,13 +171,19 @@ def main() -> None:
     deblurrer = Deblurrer(cfg.method, device=cfg.device, precision=cfg.precision, tile=cfg.tile, **paths)
     weights = ", ".join(map(shortest, deblurrer.method.weights)) or "no weights"
     print(f"{deblurrer.method.title} ({weights}), {cfg.precision} on {describe(deblurrer.device)}")
+    sharp = sharp_frames(cfg.base_folder, cfg.data_type, cfg.vth) if cfg.base_folder else {}
+    about = {"Method": deblurrer.method.title, "Weights": weights, "Device": describe(deblurrer.device)} | made_by()
+    views = []
     hide = not sys.stderr.isatty()
     with tqdm(unit="frame", dynamic_ncols=True, disable=hide) as bar:
         for name, capture in opened(cfg, captures):
             count = len(chosen_instants(cfg.frames, capture.exposure))
             bar.total = (bar.total or 0) + count
-            deblur(cfg, deblurrer, capture, cfg.out / name, bar)
+            views.append(deblur(cfg, deblurrer, capture, name, bar, sharp.get(name)))
+            write_page(cfg, about, cfg.out / name, views[-1:])
             tqdm.write(f"{cfg.out / name}: {count} frames of {capture.blur.shape[0]}x{capture.blur.shape[1]}")
+    if len(views) > 1:
+        write_page(cfg, about, cfg.out, views)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ while the others stay where they are in the paper:
     ratio   pixels of the image, each way, per pixel of the spike camera
     motion  length of the motion over the exposure, in pixels of the image
 
-Writes robustness.md, .csv, .json and .png. The JSON keeps the PSNR of every sample: the same command goes on where it
-was interrupted, and more samples, methods or values of a factor add to it. PSNR: B,G,R in [0, 1], whole frames,
-unrounded images against 8-bit ground truth, mean over samples. A flag of a factor without values leaves it out.
+Writes robustness.md, .csv, .json and .png, and index.html with plots to look into. The JSON keeps the PSNR of every
+sample: the same command goes on where it was interrupted, and more samples, methods or values of a factor add to it.
+PSNR: B,G,R in [0, 1], whole frames, unrounded images against 8-bit ground truth, mean over samples. A flag of a factor
+without values leaves it out.
 """
 
 import sys
@@ -151,7 +152,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     sweep.write(cfg.out)
     print(sweep.table().markdown())
-    print(f"{cfg.out}/robustness.md, .csv, .json, .png: {time.monotonic() - start:.0f} s, {describe(device)}")
+    print(
+        f"{cfg.out}/robustness.md, .csv, .json, .png, index.html: {time.monotonic() - start:.0f} s, {describe(device)}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-r"""Methods side by side, and the paper's tables with their published figures: Markdown, CSV, JSON, LaTeX.
+r"""Methods side by side, and the paper's tables with their published figures: Markdown, CSV, JSON, LaTeX, a page.
 
     python scripts/tables.py --base_folder DATA --protocol sequence
     python scripts/tables.py --base_folder DATA --methods blur sdm21 ldn --deblur_path exp/Deblur/test --no-shipped
@@ -17,6 +17,8 @@ the 7 instants of every test exposure at each firing threshold. ablation: the ca
 centre. real: captures without a reference; LIQE if pyiqa is there, and how well the reconstructed sequence adds up to
 the blurry image. efficiency: parameters, multiply-adds, peak memory and time on the machine at hand. 'all' makes those
 that --data_type allows.
+
+index.html shows the tables, every sample, sorted and plotted, and the pictures of the first ones (--eval_images).
 
 Images of another program, DIR/[vthV/]<sequence>/<frame>.png named as in sharp_data, get a row by
 --predictions NAME=DIR.
@@ -295,16 +297,21 @@ def main(argv: list[str] | None = None) -> None:
     cfg = parse_config(TablesConfig, argv)
     from codes.engine.device import choose_device, describe
     from codes.engine.provenance import provenance
+    from codes.report.page import Page, Section, made_by
 
     device, makers = choose_device(cfg.device), {"efficiency": efficiency, "real": real}
     wanted = (REAL if cfg.data_type == "real" else SHARP) if cfg.table == "all" else (cfg.table,)
+    page = Page("S-SDM: " + ", ".join(wanted))
     for name in wanted:
         table = makers.get(name, quality)(cfg, name, device)
         table.about |= {"configuration": as_dict(cfg), "device": describe(device), "about": provenance()}
         table.write(cfg.out)
+        page.sections += [Section(table.title, table), *table.sections]
+        page.about = {"Data": str(cfg.base_folder), "Device": describe(device)} | made_by()
+        page.write(cfg.out / "index.html")
         print(table.markdown())
         pictures = ", imgs/" if cfg.eval_images and name != "efficiency" else ""
-        print(f"{cfg.out}/{name}.md, .csv, .json, .tex{pictures}\n", flush=True)
+        print(f"{cfg.out}/{name}.md, .csv, .json, .tex, index.html{pictures}\n", flush=True)
 
 
 if __name__ == "__main__":

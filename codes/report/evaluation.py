@@ -33,7 +33,13 @@ from codes.files import replacing, write_json
 from codes.image import to_uint8, write_image
 from codes.metrics import compute_img_metric
 from codes.report.figures import magnified
+from codes.report.page import TFP_LENGTH, Layer, Page, Samples, Section, View, lit, made_by
+from codes.report.plots import run_panels
 from codes.report.table import METRICS, Table
+from codes.spike import EXPOSURE, tfp
+
+SPIKES = "spikes"
+"""The word in the file name of a picture of the spikes, which is no row."""
 
 HIGHEST_PSNR = 100.0
 """dB. Of 8-bit images only two that are equal, or nearly so, reach it."""
@@ -69,7 +75,7 @@ class Measured:
         name: the sample.
         values: row -> metric -> value; no metric where there is no reference.
         seconds: row -> seconds.
-        pictures: (the word in the file name, caption, uint8 ``(H, W, 3)`` B,G,R) of each picture.
+        pictures: (the word in the file name, row, uint8 ``(H, W, 3)`` B,G,R) of each picture.
         fault: why the sample could not be read, if so.
     """
 
@@ -89,6 +95,7 @@ class Report:
         values: row -> metric -> one value per sample.
         seconds: row -> seconds over all samples; what rows share counts where it was first computed.
         panels: comparison pictures, uint8 ``(H, W, 3)`` B,G,R.
+        views: sample -> its pictures, of those that have some.
         faults: sample that could not be read -> why.
     """
 
@@ -96,6 +103,7 @@ class Report:
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     panels: list = field(default_factory=list)
+    views: dict[str, View] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
 
     def add(self, sample: Measured) -> None:
@@ -145,6 +153,10 @@ class Report:
         columns = {"row": ""} | {metric: METRICS[metric][1] for metric in metrics} | {"ms": ".1f", "samples": "d"}
         rows = [[row, *map(found.get, metrics), round(times[row], 1), self.count] for row, found in means.items()]
         return Table("results", "Evaluation", columns, rows)
+
+    def samples(self) -> Samples:
+        """Every sample's values and pictures, for a page."""
+        return Samples(self.names, self.values, [self.views.get(name) for name in self.names])
 
     def per_sample(self) -> dict[str, dict[str, dict[str, float]]]:
         """Row -> sample -> metric -> value."""
@@ -210,13 +222,14 @@ def test(run, dataset: SpikeData, rows: Rows, weights: list) -> None:
     run.say(f"{dataset.folder}: {len(dataset)} samples, whole frames, {run.cfg.precision} on {describe(run.device)}")
     if not dataset.use_sharp:
         run.say("this data set has no sharp images: pictures are written, rows that need one have no figures")
-    report = measure_rows(run.cfg, run.device, dataset, rows, folder / "imgs", lpips=run.lpips)
+    report = measure_rows(run.cfg, run.device, dataset, rows, folder / "imgs", lpips=run.lpips, spikes=True)
     if run.rank > 0:
         return
     for line in report.lines():
         run.say(line)
     run.say(
-        f"{report.count} samples, {report.milliseconds:.1f} ms per sample; {folder}/results.json, results.csv, imgs/"
+        f"{report.count} samples, {report.milliseconds:.1f} ms per sample; {folder}/index.html, results.json, "
+        "results.csv, imgs/"
     )
     about = {
         "configuration": as_dict(run.cfg),
@@ -225,6 +238,13 @@ def test(run, dataset: SpikeData, rows: Rows, weights: list) -> None:
         "about": provenance(),
     }
     report.write(folder, about)
+    skipped = [f"skipped {name}: {fault}" for name, fault in report.faults.items()]
+    log = run.folder / "metrics.jsonl"  # of the training, where it was in this folder
+    curves = run_panels([run.folder]) if log.is_file() and log.stat().st_size else []
+    sections = [Section("Means and samples", report.table(), report.samples(), notes=skipped)]
+    sections += [Section("Training curves", plots=curves)] if curves else []
+    told = {"Weights": ", ".join(map(str, weights)), "Data": str(dataset.folder), "Device": describe(run.device)}
+    Page(f"Evaluation of {run.folder}", sections, about=told | made_by()).write(folder / "index.html")
 
 
 def measure_rows(
@@ -236,6 +256,7 @@ def measure_rows(
     prefix: str = "000",
     samples: int = 0,
     lpips=None,
+    spikes: bool = False,
 ) -> Report:
     """Measure the rows of a table, whole frames, one sample at a time.
 
@@ -249,6 +270,7 @@ def measure_rows(
         prefix: officially the epoch, three digits.
         samples: how many samples, spread evenly over the data set; 0 is all.
         lpips: the network of the metric 'lpips'.
+        spikes: among the pictures, what the spikes alone show.
     """
     report, rank, world = Report(), distributed.rank(), distributed.world()
     for old in images.glob(f"{prefix}_*.png") if rank == 0 else ():
@@ -262,12 +284,14 @@ def measure_rows(
         for first in range(0, len(chosen), world):  # a sample on each rank, as far as they go
             own = None
             if first + rank < len(chosen):
-                own = measure_sample(cfg, device, next(source), rows, first + rank < cfg.eval_images, lpips)
+                own = measure_sample(cfg, device, next(source), rows, first + rank < cfg.eval_images, lpips, spikes)
             for index, sample in enumerate(distributed.gather(own), first):
                 if sample is not None:
                     report.add(sample)
                     if sample.pictures:
-                        report.panels.append(save_pictures(sample.pictures, images, f"{prefix}_{index:04}"))
+                        panel, view = save_pictures(sample, images, f"{prefix}_{index:04}")
+                        report.panels.append(panel)
+                        report.views[sample.name] = view
                     bar.update()
     if report.faults and not report.count:
         raise InputError(
@@ -276,7 +300,9 @@ def measure_rows(
     return report
 
 
-def measure_sample(cfg, device: torch.device, sample: dict, rows: Rows, pictures: bool, lpips=None) -> Measured:
+def measure_sample(
+    cfg, device: torch.device, sample: dict, rows: Rows, pictures: bool, lpips=None, spikes: bool = False
+) -> Measured:
     """Measure the rows of one sample, a batch of one; with ``pictures`` if asked. The rest is as above."""
     if "faults" in sample:
         ((name, fault),) = sample["faults"].items()
@@ -295,25 +321,31 @@ def measure_sample(cfg, device: torch.device, sample: dict, rows: Rows, pictures
                     for metric in cfg.metrics:
                         values[metric] = measure(row, metric, cfg.metric_convention, lpips)
             if pictures:
-                shown.append((row, row.name + (f"  {values['psnr']:.2f} dB" if "psnr" in values else "")))
+                shown.append((row, row.name))
             start = time.perf_counter()
     if pictures and "sharp" in sample:
         shown.append((Row("Sharp", sample["sharp"], None, "sharp"), "Sharp"))
-    measured.pictures = [
-        (row.kind, caption, to_uint8(row.prediction[len(row.prediction) // 2])) for row, caption in shown
-    ]
+    measured.pictures = [(row.kind, name, to_uint8(row.prediction[len(row.prediction) // 2])) for row, name in shown]
+    if pictures and spikes and "spike" in sample:
+        (light,) = lit([tfp(sample["spike"][0], EXPOSURE.centre, TFP_LENGTH)])
+        measured.pictures.append((SPIKES, f"Spikes (TFP, {TFP_LENGTH} frames)", light))
     return measured
 
 
-def save_pictures(pictures: list[tuple], folder: Path, stem: str):
-    """Write each picture under its official name, and all side by side with a magnified part; returns the panel."""
-    cells = []
-    for kind, caption, image in pictures:
-        write_image(folder / f"{stem}_{kind}.png", image)
-        cells.append((image, caption))
+def save_pictures(sample: Measured, folder: Path, stem: str):
+    """Write each picture under its official name, and all as a panel with a magnified part; returns panel and view."""
+    cells, layers = [], []
+    for kind, name, image in sample.pictures:
+        file = folder / f"{stem}_{kind}.png"
+        write_image(file, image)
+        value = sample.values.get(name, {}).get("psnr")
+        layers.append(Layer(name, [file], [] if value is None else [value]))
+        if kind != SPIKES:
+            cells.append((image, name + ("" if value is None else f"  {value:.2f} dB")))
     panel = magnified(cells, columns=len(cells) if len(cells) <= 4 else (len(cells) + 1) // 2)
     write_image(folder / f"{stem}_panel.png", panel)
-    return panel
+    size = max(image.shape[:2] for _, _, image in sample.pictures)
+    return panel, View(sample.name, size, [EXPOSURE.centre], layers)
 
 
 def synchronize(device: torch.device) -> None:

@@ -294,7 +294,7 @@ def plot_runs(folders: Sequence | dict, path="runs.png", table="", x: str = "ste
 
     Args:
         folders: run folders, or name -> run folder.
-        path: the picture.
+        path: the picture, or a page (.html).
         table: CSV file for the points, '' is none.
         x: what lies on the x axis.
         options: ``keys``, ``smooth``, ``log`` of :func:`run_panels`.
@@ -303,6 +303,10 @@ def plot_runs(folders: Sequence | dict, path="runs.png", table="", x: str = "ste
     if table:
         with replacing(table) as temporary:
             temporary.write_text(points_table(panels, x).csv(), encoding="utf-8", newline="")
+    if Path(path).suffix == ".html":
+        from codes.report.page import Page, Section, made_by  # which imports this module
+
+        return Page("Training curves", [Section("Curves", plots=panels)], about=made_by()).write(Path(path))
     return save(draw(panels), path)
 
 

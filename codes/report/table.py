@@ -21,6 +21,7 @@ class Table:
         rows: one value or None for each column.
         protocol, notes: sentences below it.
         about: what the JSON says beside it.
+        sections: what stands below it on a page (:class:`codes.report.page.Section`).
     """
 
     name: str
@@ -30,6 +31,7 @@ class Table:
     protocol: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     about: dict = field(default_factory=dict)
+    sections: list = field(default_factory=list)
 
     def cells(self) -> list[list[str]]:
         """The rows as text; '–' where there is no value."""

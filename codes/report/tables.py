@@ -22,6 +22,7 @@ from codes.exposure import EXPOSURE
 from codes.image import grey, read_image, to_float
 from codes.metrics import lpips_network
 from codes.report.evaluation import Report, Row, measure_rows
+from codes.report.page import Samples, Section
 from codes.report.table import METRICS, Table
 from codes.sdm import Enlarge, Teacher, sdm
 from codes.spike import evenly
@@ -119,10 +120,14 @@ class Quality:
                     yield Row(name, read_predictions(paths[sample["name"][0]], sharp), sharp, word(name))
 
             prefix = self.name + (f"_vth{vth:g}" if vth else "")
-            reports[vth] = measure_rows(cfg, device, data, rows, out / "imgs", prefix, cfg.eval_samples, lpips)
+            reports[vth] = measure_rows(cfg, device, data, rows, out / "imgs", prefix, cfg.eval_samples, lpips, True)
         self.fill(table, reports, [metric for metric in METRICS if metric in cfg.metrics] if sharp else [])
         table.protocol = protocol(cfg, device, report=reports[vth], data=data, instants=instants)
         table.protocol.insert(1, f"spikes at Vth {', '.join(format(vth or 1, 'g') for vth in sets)}")
+        table.sections = [
+            Section(f"Samples at Vth {vth or 1:g}" if len(reports) > 1 else "Samples", samples=report.samples())
+            for vth, report in reports.items()
+        ]
         table.about["per_sample"] = {f"{vth or 1:g}": report.per_sample() for vth, report in reports.items()}
         table.notes += [note for method in self.methods if (note := note_on_weights(method))]
         if any(method.grey for method in self.methods):
@@ -229,7 +234,9 @@ def real_table(cfg, device: torch.device, out: Path, methods: list, frames: int)
             yield Row(method.title, mean, method.reference(sample["blur"]), word(method.title))
 
     cfg = replace(cfg, metrics=("psnr",))
-    report = measure_rows(cfg, device, data, rows, out / "imgs", "real", cfg.eval_samples)
+    report = measure_rows(cfg, device, data, rows, out / "imgs", "real", cfg.eval_samples, spikes=True)
+    views = [report.views.get(name) for name in report.names]
+    table.sections = [Section("Captures: the mean of their sequences", samples=Samples(report.names, {}, views))]
     groups: dict[str, list[str]] = {}
     for name in report.names:
         groups.setdefault(name.split("/")[0], []).append(name)

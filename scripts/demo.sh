@@ -109,9 +109,12 @@ if wanted compare; then
     trained SR SR && runs+=(--sr_path "$exp/SR/demo")
     trained Deblur DeblurNet && runs+=(--deblur_path "$exp/Deblur/demo")
     $python scripts/tables.py "${table[@]}" --methods blur sdm sdm21 sdm_bsn teacher ldn --out "$folder/results" "${runs[@]}"
+    logs=()
+    for log in "$exp"/{BSN,SR,Deblur}/demo/metrics.jsonl; do [ -f "$log" ] && logs+=("${log%/*}"); done
+    [ ${#logs[@]} = 0 ] || $python scripts/plot_runs.py "${logs[@]}" --out "$folder/results/curves.html"
     if trained Deblur DeblurNet; then
         $python scripts/deblur.py --base_folder "$data" --limit 1 --frames 25 --device "$device" --deblur_path "$exp/Deblur/demo" \
             --out "$folder/results/deblur"
     fi
 fi
-stage "done"
+stage "done: open $folder/results/index.html in a browser"

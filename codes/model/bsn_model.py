@@ -106,7 +106,7 @@ def mirror_index(size: int, target: int, device) -> torch.Tensor:
     index = torch.arange(target, device=device) - (target - size) // 2
     if size == 1:
         return torch.zeros_like(index)
-    index = index.remainder(2 * (size - 1))
+    index = index.remainder(index.new_full((1,), 2 * (size - 1)))  # a tensor: sizes may be unknown, as in ONNX
     return torch.minimum(index, 2 * (size - 1) - index)
 
 
@@ -134,7 +134,7 @@ class BSN(nn.Module):
         x = x.index_select(-1, mirror_index(width, side, x.device))
         x = self.unet(torch.cat([rotate(x, quarter) for quarter in range(4)]))
         x = F.pad(x, (0, 0, 1, -1))  # one row down, which opens the blind spot
-        x = torch.cat([rotate(look, -quarter) for quarter, look in enumerate(x.chunk(4))], dim=1)
+        x = torch.cat([rotate(look, -quarter) for quarter, look in enumerate(x.unflatten(0, (4, -1)))], dim=1)
         x = F.leaky_relu(self.nin_A(x), NEGATIVE_SLOPE)
         x = F.leaky_relu(self.nin_B(x), NEGATIVE_SLOPE)
         return self.nin_C(x)[..., top : top + height, left : left + width]

@@ -1,0 +1,239 @@
+r"""The networks as ONNX files, which other programs run without PyTorch.
+
+    python -m pip install -r requirements-export.txt
+    python scripts/export_onnx.py --out exp/onnx
+    python scripts/export_onnx.py --networks ldn --deblur_path exp/Deblur/test --precision fp32 fp16 --out exp/onnx
+
+NETWORK.onnx, and NETWORK_fp16.onnx with weights and arithmetic of 16 bits: height, width and batch are free, inputs
+and outputs are float32 in both. A student has the inputs blur (B, 3, H, W) and spike (B, C, H/4, W/4) of one instant;
+the denoiser and the enlarger have tfp (B, 1, h, w). The file's metadata say what they mean: order of colours, ranges,
+the window of each channel, the gain. docs/pages.md has an example with onnxruntime and numpy alone.
+
+Each file is compared with PyTorch at three sizes and refused if they differ by more than 1e-4 (float16: 2e-2), and both
+are timed. Networks without weights are left out, and named.
+"""
+
+import functools
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from codes.engine.command import command  # noqa: E402
+from codes.engine.options import option, parse_config, weights_of, with_weights  # noqa: E402
+from codes.errors import InputError, one_line  # noqa: E402
+from codes.model.registry import NETWORKS  # noqa: E402
+
+EXPORTED = tuple(key for key, network in NETWORKS.items() if network.role in ("student", "denoiser", "enlarger"))
+SIZES = ((1, 16, 24), (2, 33, 20), (1, 45, 80))
+"""Batch and size of the spikes at which a file is compared."""
+LARGEST = {"fp32": 1e-4, "fp16": 2e-2}
+"""Largest difference from PyTorch in float32; images are in [0, 1]."""
+
+
+@with_weights
+@dataclass(frozen=True)
+class ExportConfig:
+    """What to export."""
+
+    networks: tuple[str, ...] = option((), "which; none: all whose weights are there", choices=EXPORTED)
+    precision: tuple[Literal["fp32", "fp16"], ...] = option(("fp32",), "of weights and arithmetic")
+    out: Path = option("exp/onnx", "folder for the files")
+
+
+def windows_of(sight) -> list[list[int]] | None:
+    """[start, stop) of each channel in frames from the instant, found from what single frames do; None: no means."""
+    import torch
+
+    reach = 128
+    frames = torch.eye(2 * reach + 1)[None, :, None]  # frame t fires in pixel t alone
+    weights = sight(torch.zeros(1, 3, 4, 4), frames, [reach])[0, 0, :, 0]
+    windows = []
+    for channel in weights:
+        (seen,) = channel.nonzero(as_tuple=True)
+        if not len(seen) or not torch.allclose(channel[seen[0] : seen[-1] + 1], torch.tensor(1 / len(seen))):
+            return None
+        windows.append([int(seen[0]) - reach, int(seen[-1]) + 1 - reach])
+    return windows
+
+
+def metadata(key: str, network, weights) -> dict[str, str]:
+    """What a program must know to use a file."""
+    import json
+    from dataclasses import replace
+
+    from codes.engine.provenance import provenance
+    from codes.exposure import EXPOSURE
+    from codes.student import LARGEST_GAIN, Sight
+
+    record = NETWORKS[key]
+    about = {"program": "S-SDM", "network": record.title, "role": record.role, "weights": weights.path(key).name}
+    about |= {"colour": record.colour, "range": "[0, 1]; outputs are not clipped", "about": "; ".join(provenance()[1:])}
+    if record.role != "student":
+        about["tfp"] = "mean of spike frames, zeros and ones, (B, 1, h, w)"
+        return about
+    sight = Sight.of(network)
+    ends = "mirrored" if sight.kind != "pyramid" else "frames outside the stream are left out of a mean; none: 0"
+    about |= {"blur": "(B, 3, H, W)", "spike": f"(B, {sight.frames}, H/4, W/4), means over windows around the instant"}
+    about |= {"scale": "4", "spike_input": sight.kind, "windows": json.dumps(windows_of(replace(sight, gain=False)))}
+    about |= {"stream_ends": ends, "gain": "on" if sight.gain else "off", "largest_gain": f"{LARGEST_GAIN:g}"}
+    about["gain_formula"] = "spike * min(mean(grey(blur)) / mean(spikes of the exposure), largest_gain)"
+    about |= {"grey": "0.11 B + 0.59 G + 0.3 R", "exposure": json.dumps([EXPOSURE.start, EXPOSURE.stop])}
+    return about
+
+
+def module(network, role: str, half: bool):
+    """A network as it is exported: a student's two steps in one, 16 bits inside only."""
+    import torch
+    from torch import nn
+
+    dtype = torch.float16 if half else torch.float32
+
+    class Student(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network.to(dtype)
+
+        def forward(self, blur, spike):
+            blur, spike = blur.to(dtype), spike.to(dtype)
+            return self.network.decode(blur, self.network.encode(blur), spike).float()
+
+    class Texture(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network.to(dtype)
+
+        def forward(self, tfp):
+            return self.network(tfp.to(dtype)).float()
+
+    return (Student() if role == "student" else Texture()).eval()
+
+
+def inputs(network, role: str, batch: int, height: int, width: int) -> dict:
+    """Random inputs by name."""
+    import torch
+
+    if role != "student":
+        return {"tfp": torch.rand(batch, 1, height, width)}
+    return {
+        "blur": torch.rand(batch, 3, 4 * height, 4 * width),
+        "spike": torch.rand(batch, network.spike_dim, height, width),
+    }
+
+
+def export(key: str, network, path: Path, about: dict[str, str], half: bool) -> None:
+    """Write a file."""
+    import contextlib
+    import io
+    import logging
+    import warnings
+
+    import onnx
+    import torch
+    from torch.export import Dim
+
+    from codes.files import replacing
+
+    role = NETWORKS[key].role
+    batch, height, width = Dim("batch", min=1, max=1024), Dim("height", min=8, max=4096), Dim("width", min=8, max=4096)
+    shapes = {"tfp": {0: batch, 2: height, 3: width}, "spike": {0: batch, 2: height, 3: width}}
+    shapes["blur"] = {0: batch, 2: 4 * height, 3: 4 * width}
+    example = inputs(network, role, 2, 24, 40)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with replacing(path) as temporary, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module(network, role, half),
+            tuple(example.values()),
+            dynamo=True,
+            dynamic_shapes=tuple(shapes[name] for name in example),
+            input_names=list(example),
+            output_names=["image"],
+            external_data=False,
+            verbose=False,
+        )
+        model = program.model_proto
+        onnx.helper.set_model_props(model, about)
+        onnx.checker.check_model(model)
+        onnx.save(model, temporary)
+
+
+def compare(network, role: str, path: Path) -> tuple[float, float, float]:
+    """(largest difference from PyTorch, milliseconds of PyTorch, of ONNX Runtime) over :data:`SIZES`."""
+    import numpy as np
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    plain, worst, times = module(network, role, False), 0.0, [0.0, 0.0]
+    for size in SIZES:
+        example = inputs(network, role, *size)
+        arrays, made = {name: tensor.numpy() for name, tensor in example.items()}, []
+        ways = (functools.partial(_run, plain, example), functools.partial(session.run, None, arrays))
+        for number, way in enumerate(ways):
+            way()
+            start = time.perf_counter()
+            made.append(way()[0])
+            times[number] += 1000 * (time.perf_counter() - start)
+        worst = max(worst, float(np.abs(made[0] - made[1]).max()))
+    return worst, *times
+
+
+def _run(network, example: dict) -> list:
+    import torch
+
+    with torch.inference_mode():
+        return [network(*example.values()).numpy()]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Export, compare, time."""
+    cfg = parse_config(ExportConfig, argv)
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"{error}: python -m pip install -r requirements-export.txt") from None
+    import torch
+
+    from codes.engine.weights import Weights
+
+    torch.manual_seed(0)
+    weights = Weights(**weights_of(cfg))
+    done = 0
+    for key in cfg.networks or EXPORTED:
+        try:
+            network = weights.load(key).eval()  # the plain form: only codes.engine.device.place gives others
+        except FileNotFoundError as error:
+            if cfg.networks:
+                raise
+            print(f"{NETWORKS[key].title} is left out: {one_line(error)}")
+            continue
+        about, role = metadata(key, network, weights), NETWORKS[key].role
+        for precision in cfg.precision:
+            path = cfg.out / f"{key}{'_fp16' * (precision == 'fp16')}.onnx"
+            export(key, network, path, about | {"precision": precision}, precision == "fp16")
+            network = weights.load(key).eval()
+            worst, torch_ms, onnx_ms = compare(network, role, path)
+            print(
+                f"{path}: {path.stat().st_size / 1e6:.1f} MB, largest difference {worst:.1e}; PyTorch "
+                f"{torch_ms:.0f} ms, ONNX Runtime {onnx_ms:.0f} ms, {len(SIZES)} sizes, {torch.get_num_threads()} threads"
+            )
+            if not worst <= LARGEST[precision]:
+                path.unlink()
+                raise InputError(
+                    f"{path} differs from PyTorch by {worst:.1e} (at most {LARGEST[precision]:g}); removed"
+                )
+            done += 1
+    if not done:
+        raise InputError("there are no weights of any network; give --deblur_path, or see model/README.md")
+
+
+if __name__ == "__main__":
+    command(main)

@@ -17,7 +17,7 @@ setup() {
             return 2
         }
     fi
-    if ! cat requirements.txt requirements-test.txt | cmp -s - $stamp; then
+    if ! cat requirements.txt requirements-export.txt requirements-test.txt | cmp -s - $stamp; then
         echo "installing requirements-test.txt into .venv"
         # uv installs the same packages several times faster; pip does where it cannot be had.
         $python -m pip install --quiet --disable-pip-version-check uv 2>/dev/null || true
@@ -29,7 +29,7 @@ setup() {
             echo "error: requirements-test.txt could not be installed (see above)" >&2
             return 2
         }
-        cat requirements.txt requirements-test.txt >$stamp
+        cat requirements.txt requirements-export.txt requirements-test.txt >$stamp
     fi
 }
 

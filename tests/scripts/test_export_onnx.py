@@ -32,7 +32,9 @@ def test_the_example_of_the_docs_deblurs(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime", reason="pip install -r requirements-export.txt")
     pytest.importorskip("onnxscript")
     out, _ = call(SCRIPT, "--networks", "ldn", "--precision", "fp32", "fp16", "--out", tmp_path)
-    assert all(float(text) <= limit for text, limit in zip(re.findall(r"difference (\S+);", out), (1e-4, 2e-2)))
+    assert all(
+        float(text) <= limit for text, limit in zip(re.findall(r"difference (\S+);", out), (1e-4, 2e-2), strict=True)
+    )
     assert len(out.splitlines()) == 2
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "pages.md").read_text(), re.S)
     monkeypatch.chdir(tmp_path)

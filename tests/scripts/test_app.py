@@ -1,0 +1,160 @@
+"""scripts/app.py: what its checks say, and the app in a real browser."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from codes.dat import write_dat
+from codes.errors import InputError
+from scripts.app import Asked, look, remedies
+from tests.browser import browser, complaints, fetched
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def capture(tiny):
+    """A photo of 64x96 pixels and its stream."""
+    (photo, *_), (stream, *_) = (sorted((tiny / "test" / name).rglob("*.*")) for name in ("blur_data", "spike_data"))
+    return photo, stream
+
+
+def asked(photo, stream, **given):
+    fields = {"size": "", "exposure": "", "flip": "none", "bit_order": "little", "crop": ""}
+    return Asked(str(photo), str(stream), **fields | given)
+
+
+def test_a_sound_capture(capture):
+    text, found = look(asked(*capture), 12)
+    assert text.startswith("**Image and spikes fit:** photo 64x96, 137 spike frames of 16x24") and not found
+
+
+def test_each_remedy(capture):
+    assert remedies("the spikes are ...; try --flip vertical", asked(*capture)) == {"flip": "vertical"}
+    assert remedies("try --flip vertical", asked(*capture, flip="horizontal")) == {"flip": "both"}
+    assert remedies("try --flip both", asked(*capture, flip="horizontal")) == {"flip": "vertical"}
+    assert remedies("try --bit_order big", asked(*capture)) == {"bit_order": "big"}
+    assert remedies("try --crop=-4,0,64,96", asked(*capture)) == {"crop": "-4,0,64,96"}
+    assert remedies("try --crop=-4,0,64,96", asked(*capture, crop="0,0,8,8")) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"size": "16 by 24"}, "spike size is '16 by 24'; expected HEIGHTxWIDTH"),
+        ({"exposure": "1:"}, "expected START:END"),
+        ({"crop": "99999999,0,1,1"}, "expected TOP,LEFT,HEIGHT,WIDTH"),
+        ({"size": "16x12"}, "expected an image 4 times as large"),
+    ],
+)
+def test_bad_fields_are_messages(capture, given, said):
+    with pytest.raises(InputError, match=said):
+        asked(*capture, **{"exposure": "0:137"} | given).open(12)
+    text, _ = look(asked(*capture, **{"exposure": "0:137"} | given), 12)
+    assert text.startswith("**Cannot be used:**") and said in text
+
+
+def test_limits_and_bad_files(capture, tmp_path):
+    assert "more than 0.001 megapixels" in look(asked(*capture), 0.001)[0]
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    text, _ = look(asked(tmp_path / "bad.png", capture[1]), 12)
+    assert text.startswith("**Cannot be used:** bad.png is no image") and str(tmp_path) not in text
+    write_dat(tmp_path / "short.dat", np.zeros((40, 16, 24), np.uint8))
+    text, found = look(asked(capture[0], tmp_path / "short.dat"), 12)
+    assert "holds 40 frames" in text and found == {"exposure": "0:40"}
+
+
+def wait(condition, seconds=90):
+    """The condition's value, when it is true; an element may be gone before it is read."""
+    from selenium.common.exceptions import WebDriverException
+
+    end = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(WebDriverException, IndexError, OSError):
+            if found := condition():
+                return found
+        assert time.monotonic() < end, "it does not happen"
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def running(folder):
+    """The app in a process of its own: (address, folder of its temporary files)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"TMPDIR": str(folder)}
+    words = [sys.executable, ROOT / "scripts/app.py", "--port", str(port), "--device", "cpu", "--max_frames", "9"]
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log, env=environment, start_new_session=True)
+    try:
+        address = f"http://127.0.0.1:{port}/"
+        wait(lambda: process.poll() is not None or urllib.request.urlopen(address, timeout=5).status == 200)
+        assert process.poll() is None, (folder / "log").read_text()
+        yield address
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+@pytest.mark.slow
+def test_the_app_in_a_browser(capture, tmp_path):
+    pytest.importorskip("gradio", reason="pip install -r requirements-app.txt")
+    photo, stream = capture
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    flipped = tmp_path / "flipped.png"
+    cv2.imwrite(str(flipped), cv2.imread(str(photo))[::-1])
+    home = tmp_path / "home"
+    home.mkdir()
+    with browser(tmp_path) as driver, running(home) as address:
+        find = lambda css: driver.find_elements("css selector", css)  # noqa: E731
+        text = lambda css: find(css)[0].text  # noqa: E731
+        driver.get(address)
+
+        def upload(css, file):
+            if clear := find(f"{css} button[aria-label='Clear'], {css} button[aria-label='Remove this file']"):
+                clear[0].click()
+            wait(lambda: find(f"{css} input[type=file]"))[0].send_keys(str(file))
+
+        # a bad file is a message
+        wait(lambda: find("#blur input[type=file]"))
+        upload("#blur", tmp_path / "bad.png")
+        upload("#spike", stream)
+        wait(lambda: "Cannot be used: bad.png is no image" in text("#status"))
+
+        # a flipped photo: the check says so, and its button mends it
+        upload("#blur", flipped)
+        wait(lambda: "flipped vertically" in text("#status"))
+        wait(lambda: find("#mend_flip")[0].is_displayed())
+        find("#mend_flip")[0].click()
+        wait(lambda: "Image and spikes fit" in text("#status"))
+
+        # deblur, look, download
+        find("#go")[0].click()
+        wait(lambda: "Done: 7 frames by Student" in text("#done"))
+        made = wait(lambda: list(home.glob("ssdm-app-*/results/*/frames.zip")))[0]
+        assert len(zipfile.ZipFile(made).namelist()) == 7 and (made.parent / "sequence.mp4").is_file()
+        driver.switch_to.frame(wait(lambda: find("#page iframe"))[0])
+        wait(lambda: find(".pane img")[1].get_attribute("src").endswith("/068.png"))
+        wait(lambda: driver.execute_script("return document.querySelectorAll('.pane img')[1].naturalWidth") == 96)
+        driver.switch_to.default_content()
+        assert not [line for line in complaints(driver) if "results/" in line]
+        assert {host for host in fetched(driver) if "." in host} == {"127.0.0.1"}
+    assert "Traceback" not in (home / "log").read_text()
+    assert not list(home.glob("ssdm-app-*")), "uploads are left"
+
+
+def test_it_listens_here_alone_unless_told():
+    from scripts.app import AppConfig
+
+    assert AppConfig().host == "127.0.0.1" and Path(ROOT, "requirements-app.txt").is_file()

@@ -24,7 +24,7 @@ from codes.model.registry import method_names  # noqa: E402
 KEPT = 3600
 """Seconds until what was uploaded or made is removed."""
 
-EXAMPLE = Size(360, 640)
+EXAMPLE = Size(256, 448)
 """Size of the example that is rendered."""
 
 FLIPS = {"none": set(), "vertical": {"v"}, "horizontal": {"h"}, "both": {"v", "h"}}

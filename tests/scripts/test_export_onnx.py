@@ -31,11 +31,8 @@ def test_windows_are_found_from_what_a_student_sees():
 def test_the_example_of_the_docs_deblurs(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime", reason="pip install -r requirements-export.txt")
     pytest.importorskip("onnxscript")
-    out, _ = call(SCRIPT, "--networks", "ldn", "--precision", "fp32", "fp16", "--out", tmp_path)
-    assert all(
-        float(text) <= limit for text, limit in zip(re.findall(r"difference (\S+);", out), (1e-4, 2e-2), strict=True)
-    )
-    assert len(out.splitlines()) == 2
+    out, _ = call(SCRIPT, "--networks", "ldn", "--out", tmp_path)
+    assert float(re.search(r"difference (\S+);", out)[1]) <= 1e-4
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "pages.md").read_text(), re.S)
     monkeypatch.chdir(tmp_path)
     scope: dict = {}
@@ -77,6 +74,10 @@ def test_a_new_student_needs_no_change(tmp_path, monkeypatch):
 
     network = New().eval()
     path = tmp_path / "ldn.onnx"
+    half = New().eval()
+    half.load_state_dict(network.state_dict())
+    export_onnx.export("ldn", half, tmp_path / "half.onnx", {}, half=True)
+    assert 1e-7 < export_onnx.compare(network, "student", tmp_path / "half.onnx")[0] < 2e-2
     export_onnx.export("ldn", network, path, {"network": "New"}, half=False)
     assert export_onnx.compare(network, "student", path)[0] < 1e-4
     session = onnxruntime.InferenceSession(str(path))
@@ -88,12 +89,11 @@ def test_a_new_student_needs_no_change(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("key", ["bsn", "edsr"])
-def test_the_networks_of_the_teacher(tmp_path, key):
+def test_a_network_of_the_teacher(tmp_path):
     pytest.importorskip("onnxruntime", reason="pip install -r requirements-export.txt")
     pytest.importorskip("onnxscript")
-    out, _ = call(SCRIPT, "--networks", key, "--out", tmp_path)
-    assert float(re.search(r"difference (\S+);", out)[1]) <= 1e-4 and (tmp_path / f"{key}.onnx").is_file()
+    out, _ = call(SCRIPT, "--networks", "bsn", "--out", tmp_path)
+    assert float(re.search(r"difference (\S+);", out)[1]) <= 1e-4 and (tmp_path / "bsn.onnx").is_file()
 
 
 def test_weights_that_are_missing(tmp_path):

@@ -82,7 +82,7 @@ def align(image: np.ndarray, tfp_long: np.ndarray, reach: float = 0.25, scales: 
         reach: largest shift that is looked for, as a part of each side.
         scales: also look whether the spikes show the scene from 0.6 to 1.7 times as large, the right way up.
     """
-    target, seen = _flattened(image), _flattened(tfp_long)
+    target, seen = flattened(image), flattened(tfp_long)
     # Spikes are regular: the mean of 97 errs by less than one of them. Below that there is nothing to see.
     textured = target.std() > 0.004 and seen.std() > 0.004
     as_is = _correlation(target, seen, (0, 0))
@@ -90,14 +90,14 @@ def align(image: np.ndarray, tfp_long: np.ndarray, reach: float = 0.25, scales: 
     for way, mend in WAYS.items():
         if "bit order" in way and image.shape[1] % 8:
             continue
-        picture = _flattened(mend(tfp_long))
+        picture = flattened(mend(tfp_long))
         for shift in ((0, 0), _shift(target, picture, reach)):
             value = _correlation(target, picture, shift)
             if value > best.best + (CLEARLY if way != best.way else CLEARLY / 2):
                 best = replace(best, best=value, way=way, shift=shift)
     if scales and best.best < SAME:
         for scale in SCALES:
-            picture = _flattened(_scaled(tfp_long, scale))
+            picture = flattened(_scaled(tfp_long, scale))
             shift = _shift(target, picture, reach)
             value = _correlation(target, picture, shift)
             if value > best.best + (CLEARLY if best.scale == 1 else 0):
@@ -113,7 +113,7 @@ def _scaled(picture: np.ndarray, scale: float) -> np.ndarray:
     return cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=float(picture.mean()))
 
 
-def _flattened(picture: np.ndarray) -> np.ndarray:
+def flattened(picture: np.ndarray) -> np.ndarray:
     """A picture without its slow changes of brightness."""
     picture = np.asarray(picture, np.float32)
     return picture - cv2.GaussianBlur(picture, (0, 0), max(min(picture.shape) / 8, 1))

@@ -20,6 +20,7 @@ import torch
 from codes.cache import ArrayCache
 from codes.errors import InputError, MissingFileError, one_line
 from codes.image import read_image, to_float
+from codes.random import rng
 from codes.spike import EXPOSURE, count_frames, frame_bytes, read_dat
 
 SCALE = 4
@@ -211,7 +212,7 @@ class SpikeData(torch.utils.data.Dataset):
         name = self._name(spike_path)
         if self.other_spikes:
             paths = [self.spike_paths, *self.other_spikes]
-            spike_path = paths[np.random.default_rng((self.seed, epoch, index, 1)).integers(len(paths))][index]
+            spike_path = paths[rng("threshold", self.seed, epoch, index).integers(len(paths))][index]
         blur = self._image(blur_path)
         height, width = blur.shape[:2]
         if height % SCALE or width % SCALE:
@@ -241,8 +242,8 @@ class SpikeData(torch.utils.data.Dataset):
                     f"--roi_size {side} is larger than the image {blur_path} ({height}x{width}); "
                     f"choose at most {min(height, width)}"
                 )
-            rng = np.random.default_rng((self.seed, epoch, index))
-            top, left = (int(rng.integers((extent - side) // SCALE + 1)) * SCALE for extent in (height, width))
+            draw = rng("crops", self.seed, epoch, index)
+            top, left = (int(draw.integers((extent - side) // SCALE + 1)) * SCALE for extent in (height, width))
             rows, columns = slice(top, top + side), slice(left, left + side)
             spike_rows, spike_columns = (
                 slice(cut.start // self.scale, cut.stop // self.scale) for cut in (rows, columns)
@@ -268,7 +269,7 @@ class SpikeData(torch.utils.data.Dataset):
             if count > 1:
                 sample["sharps"] = torch.stack(sharps)
         if self.flips and side:
-            turns, mirrored = int(rng.integers(4)), rng.integers(2)
+            turns, mirrored = rng("flips", self.seed, epoch, index).integers((4, 2)).tolist()
             for key, value in sample.items():
                 if isinstance(value, torch.Tensor):
                     value = torch.rot90(value, turns, (-2, -1))

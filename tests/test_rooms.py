@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUND = {"errors", "files", "cache"}
+GROUND = {"errors", "files", "cache", "random"}
 FLOORS = {
     "ground": 0,
     "model": 1,

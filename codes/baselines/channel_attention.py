@@ -6,6 +6,7 @@ SpkDeblurNet and STIR, whose state-dict keys decide the names here.
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 
 class ChannelNorm(nn.Module):
@@ -33,9 +34,8 @@ def channel_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, tempera
     """
     size = q.shape[-2:]
     q, k, v = (x.flatten(2).unflatten(1, (len(temperature), -1)) for x in (q, k, v))
-    # The lengths divide the few products instead of the many pixels; sums over all pixels want float32.
-    with torch.autocast(q.device.type, enabled=False):
+    with torch.autocast(q.device.type, enabled=False):  # sums over all pixels want float32
         q, k = (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in (q, k))
-        lengths = q.norm(dim=-1).clamp(min=1e-12)[..., None] * k.norm(dim=-1).clamp(min=1e-12)[..., None, :]
-        weights = torch.softmax(q @ k.transpose(-2, -1) * (temperature / lengths), dim=-1)
+        q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        weights = torch.softmax(q @ k.transpose(-2, -1) * temperature, dim=-1)
     return (weights.to(v.dtype) @ v).flatten(1, 2).unflatten(-1, size)

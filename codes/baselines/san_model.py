@@ -15,7 +15,6 @@ implicit function is that of LIIF (Chen et al., CVPR 2021), the convolution DCNv
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from codes.errors import InputError
 
@@ -27,9 +26,6 @@ KERNELS = (7, 5, 3, 3, 3)
 
 NUDGE = 1e-6
 """By how much of half the image a position moves so that it never lies between two pixels."""
-
-STRIP = 2**18
-"""Numbers that a tap of the deformable convolution reads at once; four times as many bytes stay in the cache."""
 
 
 class Convolutions(nn.Module):
@@ -93,8 +89,7 @@ class Axis:
 class ImplicitFusion(nn.Module):
     """A small network asked at each pixel, four times, with the features of image and events near it.
 
-    Where nothing but sums stands between two linear steps they are taken in the cheaper order: the first layer is
-    applied to the features before they are fetched, and the last one after the four answers are blended.
+    Its inputs are the event pixel's features, how far it is, how large an image pixel is, and the image's features.
     """
 
     def __init__(self, channels: int):
@@ -105,29 +100,22 @@ class ImplicitFusion(nn.Module):
         self.imnet = nn.ModuleDict({"layers": nn.Sequential(*layers)})
 
     def forward(self, image: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
-        """``(B, C, H, W)`` and ``(B, C, h, w)`` to ``(B, C, H, W)``, in the channels-last layout."""
+        """``(B, C, H, W)`` and ``(B, C, h, w)`` to ``(B, C, H, W)``."""
         rows, columns = (Axis(*sizes, image.device) for sizes in zip(image.shape[-2:], events.shape[-2:], strict=True))
-        first, *inner, last = self.imnet["layers"]
-        # The first layer's input is [events, offset of row and column, size of row and column, image].
-        weights = first.weight.split([events.shape[1], 1, 1, 1, 1, image.shape[1]], dim=1)
-        of_row, of_column, by_row, by_column = (weight[:, 0] for weight in weights[1:5])
-        constant = first.bias + by_row * rows.cell + by_column * columns.cell
-        events = F.linear(events.permute(0, 2, 3, 1), weights[0], constant)
-        image = F.linear(image.permute(0, 2, 3, 1), weights[5])
+        image, events = image.permute(0, 2, 3, 1), events.permute(0, 2, 3, 1)
         areas, answers = [], []
         for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            down, aside = rows.offset[y, :, None], columns.offset[x]
             near_events = events[:, rows.events[y, :, None], columns.events[x]]
             near_image = image[:, rows.image[y, :, None], columns.image[x]]
-            hidden = near_events + near_image + of_row * down[..., None] + of_column * aside[..., None]
-            for layer in inner:
-                hidden = layer(hidden)
-            answers.append(hidden)
+            down, aside = torch.broadcast_tensors(rows.offset[y, :, None], columns.offset[x])
+            sizes = (torch.full_like(down, axis.cell) for axis in (rows, columns))
+            places = torch.stack([down, aside, *sizes], dim=-1).to(image.dtype).expand(len(image), -1, -1, -1)
+            answers.append(self.imnet["layers"](torch.cat([near_events, places, near_image], dim=-1)))
             areas.append((down * aside).abs() + 1e-9)
         # Each answer counts by the area on the far side, as in bilinear interpolation.
         shares = [area / sum(areas) for area in reversed(areas)]
         blended = sum(answer * share[..., None] for answer, share in zip(answers, shares, strict=True))
-        return last(blended).permute(0, 3, 1, 2)
+        return blended.permute(0, 3, 1, 2)
 
 
 class DeformableConvolution(nn.Module):
@@ -142,41 +130,22 @@ class DeformableConvolution(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, C, h, w)`` to the same."""
-        height, width = x.shape[-2:]
-        taps = self.weight[0, 0].numel()
-        offset, mask = self.conv_offset_mask(x).split([2 * taps, taps], dim=1)
-        # In the precision of the weights, since places need it; two kinds of numbers would not go together either.
+        (height, width), side = x.shape[-2:], self.weight.shape[-1]
+        offset, mask = self.conv_offset_mask(x).split([2 * side**2, side**2], dim=1)
         x, offset, mask = (t.to(self.weight.dtype) for t in (x, offset, torch.sigmoid(mask)))
-        # To sides that are powers of two (_rows); what is added is read as 0, like all that is outside.
-        x = F.pad(x, (0, (1 << (width - 1).bit_length()) - width, 0, (1 << (height - 1).bit_length()) - height))
-        # Without a gradient, in strips that stay in the cache; with one, each would bring a gradient of x's full size.
-        strip = height if torch.is_grad_enabled() else max(1, STRIP // (x.shape[0] * x.shape[1] * width))
-        pieces = zip(offset.split(strip, dim=2), mask.split(strip, dim=2), strict=True)
-        return torch.cat([self._rows(x, *piece, index * strip) for index, piece in enumerate(pieces)], dim=2)
-
-    def _rows(self, x: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor, first: int) -> torch.Tensor:
-        """The result for the rows of ``offset`` and ``mask``, of which the first is row ``first`` of the whole."""
-        (high, wide), (height, width), side = x.shape[-2:], offset.shape[-2:], self.weight.shape[-1]
-        rows, columns, taps = (torch.arange(n, device=x.device) for n in (height, width, side))
-        down, aside = offset.unflatten(1, (side**2, 2)).unbind(2)
-        row = down + (first + rows[:, None] + (taps - side // 2).repeat_interleave(side)[:, None, None])
-        column = aside + (columns + (taps - side // 2).repeat(side)[:, None, None])
-        # As grid_sample wants them, from -1 to 1. With sides that are powers of two nothing is rounded on the way there
-        # and back where a place is a pixel, as all are at first.
-        places = torch.stack([(2 * column + 1 - wide) / wide, (2 * row + 1 - high) / high], dim=-1)
-        # Tap by tap: what all of them read would be as large as side**2 images.
-        result = self.bias[:, None].expand(len(x), -1, height * width)
-        for parts in zip(places.unbind(1), mask.split(1, dim=1), self.weight.flatten(2).unbind(2), strict=True):
-            if torch.is_grad_enabled():  # read once more on the way back instead of kept
-                result = result + checkpoint(self._tap, x, *parts, use_reentrant=False, preserve_rng_state=False)
-            else:
-                result = result + self._tap(x, *parts)
-        return result.unflatten(2, (height, width))
-
-    @staticmethod
-    def _tap(x, places, mask, weight):
-        read = F.grid_sample(x, places, padding_mode="zeros", align_corners=False)
-        return torch.bmm(weight.expand(len(x), -1, -1), (read * mask).flatten(2))
+        # To sides that are powers of two, with which grid_sample rounds no place that is a pixel, as all are at first;
+        # what is added is read as 0, like all that is outside.
+        high, wide = (1 << (n - 1).bit_length() for n in (height, width))
+        x = F.pad(x, (0, wide - width, 0, high - height))
+        rows, columns = (torch.arange(n, device=x.device) for n in (height, width))
+        result = self.bias[:, None, None]
+        for tap in range(side**2):
+            row = rows[:, None] + tap // side - side // 2 + offset[:, 2 * tap]
+            column = columns + tap % side - side // 2 + offset[:, 2 * tap + 1]
+            places = torch.stack([(2 * column + 1 - wide) / wide, (2 * row + 1 - high) / high], dim=-1)
+            read = F.grid_sample(x, places, padding_mode="zeros", align_corners=False) * mask[:, tap, None]
+            result = result + torch.einsum("oc,bchw->bohw", self.weight[:, :, tap // side, tap % side], read)
+        return result
 
 
 class Fusion(nn.Module):

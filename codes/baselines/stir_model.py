@@ -228,9 +228,7 @@ class Level(nn.Module):
     def _hidden(self, image, features, warped, below, flows) -> torch.Tensor:
         enlarged = F.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)
         parts = (enlarged, features, *warped, self.deconv_hidden(below), *flows)
-        # Joined as the convolution wants them, which saves it a copy of the largest tensor.
-        joined = torch.cat([part.permute(0, 2, 3, 1) for part in parts], dim=-1).permute(0, 3, 1, 2)
-        return self.resblocks(self.convrelu(joined))
+        return self.resblocks(self.convrelu(torch.cat(parts, dim=1)))
 
 
 class Middle(Level):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from codes.errors import InputError
+from codes.fast import quicken
 
 
 def choose_device(name: str) -> torch.device:
@@ -64,6 +65,23 @@ def be_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
 
 
+def random_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """The states of all random generators that a training on ``device`` draws from, by device type."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type in ("cuda", "mps"):
+        states[device.type] = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.mps.get_rng_state()
+    return states
+
+
+def restore_random_states(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Go on drawing where :func:`random_states` was taken; of a device that was not there, where it is."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    if device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])
+
+
 def describe(device: torch.device) -> str:
     """A device in words."""
     if device.type == "cuda":
@@ -81,8 +99,8 @@ def autocast(device: torch.device, precision: str):
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:
-    """Bring a network to a device, its convolutions in the channels-last layout, which is faster."""
-    return network.to(device, memory_format=torch.channels_last)
+    """Bring a network to a device, its convolutions in the channels-last layout, in the form that is fast there."""
+    return quicken(network.to(device, memory_format=torch.channels_last), device)
 
 
 def compiled(network: nn.Module, say: Callable[[str], None]) -> Callable:

@@ -2,14 +2,39 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 
 from codes.dataset import SpikeData
 from codes.engine import distributed
+from codes.errors import InputError, MissingFileError
+from codes.random import rng
+
+
+def open_split(cfg, split: str, say: Callable[[str], None], folder: str = "", **more) -> SpikeData | None:
+    """A split of the data set that a configuration names; None where a training has none to be evaluated on.
+
+    Args:
+        cfg: the configuration (:class:`codes.engine.options.Config`).
+        split: 'train' or 'test'.
+        say: is told where there is none.
+        folder: another data set than ``--base_folder``.
+        **more: further arguments of :class:`codes.dataset.SpikeData`.
+    """
+    if cfg.skip_bad_samples and distributed.launched() > 1:
+        raise InputError("--skip_bad_samples is for one process: the shares of several would no longer be equal")
+    folder = folder or cfg.base_folder
+    own = {"use_small": cfg.use_small, "vth": cfg.vth, "cache": cfg.cache, "skip_bad": cfg.skip_bad_samples}
+    try:
+        return SpikeData(folder, cfg.data_type, split, **own | more)
+    except MissingFileError as error:
+        if cfg.test_mode or split == cfg.train_split or not Path(folder).is_dir():
+            raise
+        say(f"nothing is evaluated in training: {error}")
+        return None
 
 
 class BatchPlan:
@@ -53,12 +78,76 @@ class BatchPlan:
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, first = self.first_epoch, self.first_batch
         while True:
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.samples)
+            order = rng("order", self.seed, epoch).permutation(self.samples)
             for batch in range(first, self.batches):
                 chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
                 own = chosen[self.rank :: self.world]
                 yield [(int(index), epoch) for index in (own if len(own) else chosen[:1])]
             epoch, first = epoch + 1, 0
+
+
+class Feed:
+    """The batches of a training, on its device; and what could not be read of them.
+
+    Args:
+        dataset: the training split.
+        plan: the order.
+        device: where batches go.
+
+    Attributes:
+        skipped: sample that could not be read -> how often.
+        names: the samples of the last batch.
+    """
+
+    def __init__(self, dataset: SpikeData, plan: BatchPlan, device: torch.device):
+        self.dataset, self.plan, self.device = dataset, plan, device
+        self.skipped: dict[str, int] = {}
+        self.names: list[str] = []
+        self._source: Iterator[dict] | None = None
+        self._any_sample = False
+
+    def start(self, epoch: int, batch: int, workers: int) -> None:
+        """Begin at a batch of an epoch. What is done to the data set later does not reach the loader's processes."""
+        self.plan.first_epoch, self.plan.first_batch = epoch, batch
+        self._any_sample = 0 < batch < self.plan.batches
+        self._source = iter(loader(self.dataset, self.plan, workers, self.device.type == "cuda"))
+
+    def next(self, batch: int) -> tuple[dict, dict[str, str]]:
+        """The epoch's batch number ``batch``, and why samples of it were left out the first time: name -> why.
+
+        The batch is empty where no sample of it can be read.
+
+        Raises:
+            InputError: that is so of a whole epoch.
+        """
+        content = next(self._source)
+        faults = content.pop("faults", {})
+        news = {name: fault for name, fault in faults.items() if name not in self.skipped}
+        for name in faults:
+            self.skipped[name] = self.skipped.get(name, 0) + 1
+        if content:
+            self.names, self._any_sample = content["name"], True
+        if batch == self.plan.batches - 1:
+            if not self._any_sample:
+                raise InputError(f"no sample of {self.dataset.folder} can be read; {next(iter(faults.values()))}")
+            self._any_sample = False
+        on_device = {
+            key: value.to(self.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+            for key, value in content.items()
+        }
+        return on_device, news
+
+    def stop(self) -> None:
+        """End the loader's processes, which heed no SIGTERM."""
+        self._source = None
+
+    @property
+    def trouble(self) -> list[str]:
+        """What was skipped, in words."""
+        names = sorted(self.skipped)
+        shown = ", ".join(names[:3]) + (" ..." if names[3:] else "")
+        count = sum(self.skipped.values())
+        return [f"{len(names)} samples that could not be read skipped {count} times ({shown})"] if names else []
 
 
 def loader(dataset: SpikeData, batch_sampler=None, workers: int = -1, pin: bool = False) -> torch.utils.data.DataLoader:

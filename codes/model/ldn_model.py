@@ -8,10 +8,8 @@ Source: S-SDM (arXiv 2403.09486), section 3.4; the attention is CBAM (Woo et al.
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from codes.errors import InputError
-from codes.fast.pieces import pieces
 
 SPIKE_INPUTS = ("frames", "pyramid")
 
@@ -140,23 +138,23 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
         Returns:
             ``(B, 3, H, W)``, or ``(B, M, 3, H, W)``; not clipped.
         """
+        self.check(blur, spike)
+        image = self.encode(blur)
+        if spike.dim() == 4:
+            return self.decode(blur, image, spike)
+        instants = spike.shape[1]
+        blur, image = (x.repeat_interleave(instants, dim=0) for x in (blur, image))
+        return self.decode(blur, image, spike.flatten(0, 1)).unflatten(0, (-1, instants))
+
+    @staticmethod
+    def check(blur: torch.Tensor, spike: torch.Tensor) -> None:
+        """Refuse an image that is not 4 times as high and as wide as the spikes."""
         height, width = blur.shape[-2:]
         if spike.shape[-2:] != (height // 4, width // 4) or height % 4 or width % 4:
             raise InputError(
                 f"an image of {height}x{width} pixels with spikes of {spike.shape[-2]}x{spike.shape[-1]}; "
                 "the image must be 4 times as high and as wide as the spikes"
             )
-        image = self.encode(blur)
-        if spike.dim() == 4:
-            return self.decode(blur, image, spike)
-        instants = spike.shape[1]
-        spike = spike.flatten(0, 1)
-        count = pieces(blur, 16 * height * width, len(spike))
-        frames = []
-        for indices in torch.arange(len(spike), device=blur.device).split(count):
-            parts = (x.index_select(0, indices // instants) for x in (blur, image))
-            frames.append(self.decode(*parts, spike[indices]))
-        return torch.cat(frames).unflatten(0, (-1, instants))
 
     def encode(self, blur: torch.Tensor) -> torch.Tensor:
         """The image's branch, the same for every instant: ``(B, 3, H, W)`` to ``(B, 32, H/4, W/4)``."""
@@ -165,7 +163,7 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
     def features(self, image: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
         """What :meth:`encode` returned, joined with the spikes' branch: ``(B, 64, H/4, W/4)``."""
         events = self.spike_enc2(self.spike_enc(spike.to(image.dtype)))
-        return torch.cat([image.contiguous(memory_format=torch.channels_last), events], dim=1)
+        return torch.cat([image, events], dim=1)
 
     def decode(
         self, blur: torch.Tensor, image: torch.Tensor, spike: torch.Tensor, weights: torch.Tensor | None = None
@@ -183,19 +181,5 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
         """
         x = self.features(image, spike)
         x = self.sa(self.ca(x) if weights is None else x * weights)
-        x = self.decoder1(self.resBlock2(self.resBlock1(x)))
-        height = x.shape[-2]
-        step = pieces(x, 64 * len(x) * x.shape[-1], height)
-        if step == height:
-            return self._predict(blur, self.decoder2(x))
-        strips = []
-        for start in range(0, height, step):  # two rows of the result for each, which see its neighbours on both sides
-            stop, above = min(start + step, height), min(start, 1)
-            rows = self.decoder2(x[:, :, start - above : stop + 1])[:, :, 2 * above :][:, :, : 2 * (stop - start)]
-            strips.append(self._predict(blur[:, :, 2 * start : 2 * stop], rows))
-        return torch.cat(strips, dim=2)
-
-    def _predict(self, blur: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """``pred`` of both inputs, without joining them first."""
-        weight = self.pred.weight
-        return F.conv2d(x, weight[:, 3:]).add_(F.conv2d(blur, weight[:, :3], self.pred.bias))
+        x = self.decoder2(self.decoder1(self.resBlock2(self.resBlock1(x))))
+        return self.pred(torch.cat([blur, x], dim=1))

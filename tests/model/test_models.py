@@ -1,15 +1,24 @@
+"""The networks of the paper, in their plain form and in the one for a CPU, against the golden files and by hand."""
+
 import json
 
 import numpy as np
 import pytest
 import torch
 
+from codes.fast import quicken
 from codes.model.bsn_model import BSN, mirror_index
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
 from tests.conftest import filled, rnd
 
 BUILD = {"BSN": BSN, "EDSR": EDSR, "LDN": Deblur_Net}
+
+
+@pytest.fixture(params=["plain", "fast"])
+def form(request):
+    """Brings a network to a form."""
+    return lambda network: quicken(network, torch.device("cpu" if request.param == "fast" else "meta"))
 
 
 @pytest.mark.parametrize("name", BUILD)
@@ -26,21 +35,21 @@ def test_parameter_counts():
 
 @torch.inference_mode()
 @pytest.mark.parametrize("size", ["128x128", "96x160"])
-def test_bsn_golden(size, golden):
+def test_bsn_golden(size, form, golden):
     height, width = map(int, size.split("x"))
-    out = filled(BSN())(rnd(1, 1, height, width))
+    out = form(filled(BSN()))(rnd(1, 1, height, width))
     np.testing.assert_allclose(out, golden(f"bsn_{size}")["out"], atol=1e-5)
 
 
 @torch.inference_mode()
-def test_edsr_golden(golden):
-    out = filled(EDSR())(rnd(1, 1, 45, 80))
+def test_edsr_golden(form, golden):
+    out = form(filled(EDSR()))(rnd(1, 1, 45, 80))
     np.testing.assert_allclose(out, golden("edsr_45x80")["out"], atol=1e-4)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("weights", ["filled", "official"])
-def test_ldn_golden(weights, golden, golden_folder):
+def test_ldn_golden(weights, form, golden, golden_folder):
     network = Deblur_Net()
     if weights == "filled":
         filled(network)
@@ -49,16 +58,16 @@ def test_ldn_golden(weights, golden, golden_folder):
         network.load_state_dict(state, strict=True)
         network.eval()
     spike = torch.from_numpy(np.random.default_rng(0).random((1, 21, 64, 80)) < 0.3)
-    out = network(rnd(1, 3, 256, 320), spike)
+    out = form(network)(rnd(1, 3, 256, 320), spike)
     name = "ldn_256x320" if weights == "filled" else "ldn_official_256x320"
     np.testing.assert_allclose(out, golden(name)["out"], atol=1e-5)
 
 
 @pytest.mark.parametrize("side", [16, 21, 30])
-def test_the_blind_spot_is_blind(side):
+def test_the_blind_spot_is_blind(side, form):
     """d out[y,x] / d in[y,x] is exactly 0 for square inputs, and not 0 for each of the eight neighbours."""
     torch.manual_seed(0)
-    network = BSN().eval()
+    network = form(BSN().eval())
     for y, x in [(side // 2, side // 2), (0, 0), (side - 1, 3), (5, side - 2), (side // 3, side // 2 + 1)]:
         image = torch.rand(1, 1, side, side, requires_grad=True)
         network(image)[0, 0, y, x].backward()

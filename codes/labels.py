@@ -7,9 +7,9 @@ besides image and spikes.
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 
+from codes.random import rng
 from codes.sdm import Teacher
 from codes.spike import EXPOSURE
 
@@ -74,7 +74,7 @@ class KnownSharp:
     def instants(self, step: int) -> tuple[int, ...]:
         """``count`` of the 7 instants, in order."""
         known = EXPOSURE.sequence_instants
-        chosen = np.random.default_rng((self.seed, step)).permutation(len(known))[: self.count]
+        chosen = rng("instants", self.seed, step).permutation(len(known))[: self.count]
         return tuple(known[index] for index in sorted(chosen))
 
     def labels(self, batch: dict, instants: Sequence[int]) -> torch.Tensor:

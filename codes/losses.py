@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from codes.errors import InputError
-from codes.image import grey
 from codes.metrics import lpips_network
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
@@ -103,20 +102,20 @@ class TeacherLoss(nn.Module):
     """Distance between student and teacher, a sum of named terms.
 
     Args:
-        terms: names joined by '+': 'lpips' (VGG, the official loss), 'ssim' (1 - SSIM), 'l1'.
-        lpips_input: 'official' gives LPIPS the images as they are, B,G,R in [0, 1]; 'rgb' gives it what it was trained
-            for, R,G,B in [-1, 1].
+        terms: names joined by '+': 'lpips' (VGG, the official loss, which is given the images as they are, B,G,R in
+            [0, 1]), 'lpips_rgb' (given what it was trained for, R,G,B in [-1, 1]), 'ssim' (1 - SSIM), 'l1'.
         pretrained: random LPIPS weights if not, for tests and timing.
     """
 
-    def __init__(self, terms: str = "lpips", lpips_input: str = "official", pretrained: bool = True):
+    def __init__(self, terms: str = "lpips", pretrained: bool = True):
         super().__init__()
         self.terms = terms.split("+")
-        unknown = set(self.terms) - {"lpips", "ssim", "l1"}
+        unknown = set(self.terms) - {"lpips", "lpips_rgb", "ssim", "l1"}
         if unknown:
-            raise InputError(f"teacher loss '{unknown.pop()}'; expected lpips, ssim, l1 or a sum such as ssim+l1")
-        self.lpips_input = lpips_input
-        self.lpips = lpips_network("vgg", pretrained) if "lpips" in self.terms else None
+            raise InputError(
+                f"teacher loss '{unknown.pop()}'; expected lpips, lpips_rgb, ssim, l1 or a sum such as ssim+l1"
+            )
+        self.lpips = lpips_network("vgg", pretrained) if {"lpips", "lpips_rgb"} & set(self.terms) else None
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """A scalar for ``(B, M, 3, H, W)`` twice: the mean over batch and instants."""
@@ -125,7 +124,7 @@ class TeacherLoss(nn.Module):
         on_cpu = student.device.type == "cpu"  # where small tensors stay in the caches
         if self.lpips is not None:
             pair = (student, teacher)
-            if self.lpips_input == "rgb":
+            if "lpips_rgb" in self.terms:
                 pair = (image.flip(1) * 2 - 1 for image in pair)
             loss = loss + _MeanOverImages.apply(*pair, self.lpips, 1 if on_cpu else LPIPS_IMAGES)
         if "ssim" in self.terms:
@@ -133,19 +132,6 @@ class TeacherLoss(nn.Module):
         if "l1" in self.terms:
             loss = loss + F.l1_loss(student, teacher)
         return loss
-
-
-def spike_loss(students: torch.Tensor, light: torch.Tensor) -> torch.Tensor:
-    """MSE between the student's grey frames, brought down to the spike grid, and the light that spikes measured there.
-
-    A squared error, so that the noise of the light adds a constant on average. Ours; not in the paper.
-
-    Args:
-        students: ``(B, M, 3, 4h, 4w)``, B,G,R in [0, 1].
-        light: ``(B, M, h, w)``, from frames that the student was not shown (:func:`codes.spike.hold_out`).
-    """
-    seen = F.avg_pool2d(grey(students.flatten(0, 1)), students.shape[-1] // light.shape[-1])
-    return F.mse_loss(seen, light.flatten(0, 1)[:, None])
 
 
 def reblur_loss(students: torch.Tensor, blur: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,6 @@ indices count from the start of the file, so the exposure is [20, 117) and its c
 Source: S-SDM (arXiv 2403.09486), section 3; the .dat layout is that of the Vidar spike camera.
 """
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,16 +61,6 @@ class ExposureWindow:
         if step < 1:
             raise InputError(f"the step between instants is {step}; it must be at least 1")
         return tuple(range(self.start, self.stop, step))
-
-    def random_instants(self, count: int, seed) -> tuple[int, ...]:
-        """One instant from each of ``count`` equal parts of the exposure; the same seed draws the same."""
-        if not 1 <= count <= self.length:
-            raise InputError(f"{count} instants; expected 1 to {self.length}")
-        rng, edges = (
-            np.random.default_rng(seed),
-            [self.start + part * self.length // count for part in range(count + 1)],
-        )
-        return tuple(int(rng.integers(low, high)) for low, high in itertools.pairwise(edges))
 
     @property
     def sequence_instants(self) -> tuple[int, ...]:
@@ -258,33 +247,6 @@ def tfp_long(spike: torch.Tensor, exposure=EXPOSURE) -> torch.Tensor:
     if not 0 <= start < stop <= total:
         raise InputError(f"the exposure [{start}, {stop}) leaves the {total}-frame stream; expected 0 <= START < END")
     return torch.as_tensor(spike[..., start:stop, :, :]).float().mean(dim=-3, keepdim=True)
-
-
-def hold_out(spike: torch.Tensor, instants, seed) -> tuple[torch.Tensor, torch.Tensor]:
-    """Three frames at each of several instants hidden, and what they measured: for the spike-consistency loss.
-
-    Hidden are the instant and the frames d before and after it, d drawn from 1 to 3; in their place stands the nearest
-    frame that is not hidden (the earlier one of two).
-
-    Args:
-        spike: ``(B, T, H, W)``, zeros and ones, any dtype.
-        instants: frame indices, at least 3 from either end.
-        seed: the same draws the same.
-
-    Returns:
-        The stream to be seen, like ``spike``, and the firing rates of the hidden frames, float32 ``(B, M, H, W)``.
-    """
-    total, rng = spike.shape[1], np.random.default_rng(seed)
-    hidden = [(t - d, t, t + d) for t, d in zip(instants, rng.integers(1, 4, len(instants)).tolist(), strict=True)]
-    if not 0 <= min(map(min, hidden)) <= max(map(max, hidden)) < total:
-        raise InputError(f"instants {tuple(instants)} of a {total}-frame stream; expected 3 to {total - 4}")
-    away = set().union(*hidden)
-    kept = [frame for frame in range(total) if frame not in away]
-    shown = spike.clone()
-    for frame in sorted(away):
-        shown[:, frame] = spike[:, min(kept, key=lambda other: abs(other - frame))]
-    rates = [spike[:, list(frames)].float().mean(dim=1) for frames in hidden]
-    return shown, torch.stack(rates, dim=1)
 
 
 def mirrored(spike: torch.Tensor, frames: int) -> torch.Tensor:

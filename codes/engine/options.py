@@ -88,8 +88,10 @@ def option(
 
 
 @dataclass(frozen=True)
-class EvalConfig:
+class Common:
     """What training and every evaluation share."""
+
+    metric_convention = "official"  # no option of training
 
     base_folder: Path = option(
         "GOPRO", "data set: the folder that holds train/ and test/", group="official", recipe=False
@@ -106,12 +108,6 @@ class EvalConfig:
     )
     metrics: tuple[Literal["ssim", "psnr", "mse", "lpips"], ...] = option(
         ("ssim", "psnr"), "metrics of an evaluation; lpips fetches AlexNet", group="run", recipe=False
-    )
-    metric_convention: Literal["official", "standard"] = option(
-        "official",
-        "official: images on [-1, 1] (MSE is 4 times the standard one; PSNR's rare range slip); standard: [0, 1]",
-        group="run",
-        recipe=False,
     )
     cache: Path | None = option(
         None,
@@ -145,7 +141,19 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
-class Config(EvalConfig):
+class EvalConfig(Common):
+    """What every evaluation has besides."""
+
+    metric_convention: Literal["official", "standard"] = option(
+        "official",
+        "official: images on [-1, 1] (MSE is 4 times the standard one; PSNR's rare range slip); standard: [0, 1]",
+        group="run",
+        recipe=False,
+    )
+
+
+@dataclass(frozen=True)
+class Config(Common):
     """What the three stages of training share."""
 
     save_folder: Path = option("exp", "where run folders are made", group="official", recipe=False)
@@ -163,13 +171,6 @@ class Config(EvalConfig):
         "official", "learning rate over time; cosine and onecycle end at 0 with the last step", group="beyond"
     )
     grad_clip: float = option(0.0, "largest gradient norm (0: no limit)", low=0, group="beyond")
-    ema: float = option(
-        0.0,
-        "decay of an average of the weights, which is evaluated and saved in their place (0: none; 0.999)",
-        low=0,
-        high=0.999999,
-        group="beyond",
-    )
     clip_output: bool = option(
         True, "clip outputs to [0, 1] before the loss, as officially; off, no start is dead", group="beyond"
     )
@@ -181,12 +182,15 @@ class Config(EvalConfig):
         recipe=False,
     )
     eval_every: int = option(
-        5, "epochs between evaluations in training (0: only at the end)", low=0, group="run", recipe=False
+        5,
+        "epochs between saved weights and their evaluation (0: only at the end)",
+        low=0,
+        group="run",
+        recipe=False,
     )
     eval_samples: int = option(
         8, "test samples of an evaluation in training (0: all)", low=0, group="run", recipe=False
     )
-    save_every: int = option(5, "epochs between saved weights", low=1, group="run", recipe=False)
     state_every: float = option(
         300.0,
         "seconds between saved training states, from which a killed run goes on",
@@ -215,6 +219,36 @@ class Config(EvalConfig):
     overwrite: bool = option(
         False, "start anew; the earlier run folder is kept under another name", group="run", recipe=False
     )
+
+
+def refuse_even(cfg, *names: str) -> None:
+    """Windows of frames have a middle.
+
+    Raises:
+        InputError: an option of these has an even number.
+    """
+    for name in names:
+        if (frames := getattr(cfg, name)) % 2 == 0:
+            raise InputError(
+                f"--{name} is {frames}; a window around an instant has an odd number of frames: "
+                f"give {frames - 1} or {frames + 1}"
+            )
+
+
+def refuse_idle(cfg, why: str, *names: str) -> None:
+    """Options that would have no effect.
+
+    Args:
+        cfg: the configuration.
+        why: in words, as in 'with --teacher sdm'.
+        names: of the options.
+
+    Raises:
+        InputError: one of them is not at its default.
+    """
+    for field in dataclasses.fields(cfg):
+        if field.name in names and getattr(cfg, field.name) != convert(type(cfg), field.name, field.default):
+            raise InputError(f"--{field.name} has no effect {why}; leave it out")
 
 
 def parse_config(cls: type, argv: list[str] | None = None, description: str | None = None):

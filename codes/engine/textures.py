@@ -24,6 +24,7 @@ from codes.dataset import SCALE, SpikeData
 from codes.engine import distributed
 from codes.errors import InputError
 from codes.files import replacing
+from codes.labels import Distilled, Kept
 from codes.sdm import Teacher
 from codes.spike import EXPOSURE
 
@@ -55,6 +56,14 @@ def describe(teacher: Teacher, instants: Sequence[int], precision: str) -> dict:
         "instants": list(instants),
         "precision": precision,
     }
+
+
+def kept(source: Distilled, run, dataset: SpikeData) -> Distilled | Kept:
+    """The same labels of textures in ``--teacher_cache``, which are made first; the data set then hands them out."""
+    if run.done:
+        return source
+    dataset.textures = cached_textures(run, source.teacher, dataset, source.instants(0))
+    return Kept(source.instants)
 
 
 def cached_textures(run, teacher: Teacher, dataset: SpikeData, instants: Sequence[int]) -> ArrayCache:

@@ -1,5 +1,6 @@
 """Networks with their weights, by the records of :mod:`codes.model.registry`."""
 
+import inspect
 from pathlib import Path
 
 from torch import nn
@@ -20,6 +21,18 @@ def load_network(key: str, path, hint: str = "") -> nn.Module:
     network = network_of(key)
     state = state_dict(path, network.class_name, hint)
     return load_state(network.load_class()(**network.settings(state)), state, path)
+
+
+def new_student(key: str, **settings) -> nn.Module:
+    """An untrained student.
+
+    Args:
+        key: of its record.
+        **settings: arguments of its constructor; those that it does not have are left out.
+    """
+    build = network_of(key, "student").load_class()
+    known = inspect.signature(build).parameters
+    return build(**{name: value for name, value in settings.items() if name in known})
 
 
 def load_student(path, gain: bool = False, hint: str = "") -> nn.Module:

@@ -47,6 +47,11 @@ class Network:
         """The name of its class."""
         return self.build.partition(":")[2]
 
+    @property
+    def prefix(self) -> str:
+        """What the weight files of a training begin with: 'DeblurNet' of DeblurNet_last.pth."""
+        return self.files[0].removesuffix(".pth").partition("_")[0]
+
     def load_class(self) -> type:
         """Its class."""
         module, _, name = self.build.partition(":")

@@ -196,7 +196,7 @@ def evaluate(run, dataset: SpikeData, rows: Rows, network: nn.Module) -> Report:
     return report
 
 
-def test(run, dataset: SpikeData, rows: Rows, weights: list[str]) -> None:
+def test(run, dataset: SpikeData, rows: Rows, weights: list) -> None:
     """``--test_mode``: every sample, printed, and written to test_mode/ in the run's folder.
 
     Args:
@@ -217,7 +217,7 @@ def test(run, dataset: SpikeData, rows: Rows, weights: list[str]) -> None:
     )
     about = {
         "configuration": as_dict(run.cfg),
-        "weights": weights,
+        "weights": [str(path) for path in weights],
         "device": describe(run.device),
         "about": provenance(),
     }

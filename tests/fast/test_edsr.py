@@ -22,5 +22,6 @@ def test_in_bf16():
 
 
 def test_its_tail_costs_less():
-    x = torch.rand(1, 1, 48, 48)
-    assert multiplications(fast_form(EDSR()), x) < 0.8 * multiplications(EDSR(), x)
+    x = torch.rand(1, 1, 64, 64)
+    network = EDSR(blocks=2)
+    assert multiplications(fast_form(network), x) < 0.6 * multiplications(network, x)

@@ -1,14 +1,13 @@
 """Which frames of a stream were taken while the shutter was open?
 
 The blurry image is the mean of the light over the exposure, so the mean of the spikes over a window looks most like it
-where the window is the exposure. With the cumulative sums of the frames and their inner products, the correlation of
-every window [s, e) with the image follows at once:
+where the window is the exposure. With C_t the sum of the first t frames and g the grey image at the size of the spikes,
+both freed of slow changes of brightness, the part of a window that the image does not explain is
 
-    r(s, e) = <g, C_e - C_s> / (|g| |C_e - C_s|)
+    q(s, e) = (|D|^2 - <g, D>^2 / |g|^2 - noise) / |D|^2,    D = C_e - C_s
 
-where g is the grey image at the size of the spikes and C_t the sum of the first t frames, all freed of slow changes of
-brightness. The noise of the spikes adds to |C_e - C_s|, the more the shorter the window; it is measured in the stream
-itself and taken off.
+for all windows [s, e) at once from the inner products of the C_t. The noise of the spikes would favour long windows; it
+is known (:func:`_noise`) and taken off.
 """
 
 from dataclasses import dataclass
@@ -24,18 +23,26 @@ PIXELS = 40_000
 SHORTEST = 16
 """Frames of the shortest exposure that is looked for."""
 
-SMOOTH = 0.8
-"""Standard deviation, in pixels, of the smoothing of frames and image."""
-
-TRUST = 0.8
-"""Share of the expected noise that is taken off."""
+SPANS = 400
+"""A longer stream is first searched in this many spans of frames, then finely around what was found."""
 
 NOISE_RATE = 0.007
 """Spikes of a pixel and frame that no light has caused."""
 
-SURE, TOLERANCE = 0.5, 5
-"""A window that differs by more than TOLERANCE frames from the best must be worse by this share of what the best
-leaves unexplained; otherwise the exposure cannot be told."""
+TOLERANCE = 5
+"""Windows that differ by more frames from the best must fit clearly worse; otherwise the exposure cannot be told."""
+
+SMOOTH = 2.2
+"""Standard deviation, in pixels, of the smoothing: noise has all frequencies, scenes mostly low ones."""
+
+KEPT = 0.7 / (4 * np.pi * SMOOTH**2)
+"""Share of the noise that is taken off after the smoothing, a little less than what is left of white noise."""
+
+DROWNED = 0.7
+"""Windows with a larger share of noise are left out."""
+
+BETTER, DEVIATIONS = 0.5, 3.0
+"""'Clearly': by this share of what the best leaves unexplained, and this many deviations of the noise's energy."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,13 @@ class Timing:
 
     Args:
         start, stop: the frames [start, stop) that fit the image best.
-        correlation: of their mean with the image, the noise taken off.
+        unexplained: share of their mean that the image does not explain, beyond noise; 0 is a perfect fit.
         sure: whether clearly other windows fit clearly worse.
     """
 
     start: int
     stop: int
-    correlation: float
+    unexplained: float
     sure: bool
 
 
@@ -58,7 +65,7 @@ def find_exposure(image: np.ndarray, spike: np.ndarray, length: int | None = Non
     """The window of a stream whose mean looks most like the blurry image.
 
     Args:
-        image: grey blurry image in linear light at the size of the spikes, float ``(h, w)``.
+        image: grey blurry image in linear light at the size of the spikes, float ``(h, w)``, lying as they do.
         spike: ``(T, h, w)``, zeros and ones.
         length: of the exposure in frames; None: unknown.
 
@@ -66,53 +73,84 @@ def find_exposure(image: np.ndarray, spike: np.ndarray, length: int | None = Non
         The best window; not ``sure`` where others fit as well, as with a still scene.
     """
     total = len(spike)
-    small, frames = _shrunk(image, spike)
-    target = _band(small).ravel()
+    step = -(-total // SPANS)
+    edges = np.unique(np.append(np.arange(0, total, step), total))
+    found = _search(image, spike, edges, length, step)
+    if step > 1:
+        near = [np.arange(max(at - 2 * step, 0), min(at + 2 * step, total) + 1) for at in (found.start, found.stop)]
+        fine = _search(image, spike, np.unique(np.concatenate(near)), length, 1)
+        found = Timing(fine.start, fine.stop, fine.unexplained, found.sure)
+    return found
+
+
+def misfit(image: np.ndarray, spike: np.ndarray, exposure: slice) -> float:
+    """The unexplained share of one window, as in :class:`Timing`."""
+    return _search(image, spike, np.array([exposure.start, exposure.stop]), None, 1, shortest=1).unexplained
+
+
+def _search(image, spike, edges: np.ndarray, length: int | None, step: int, shortest: int = SHORTEST) -> Timing:
+    """The best window that begins and ends at one of several frames."""
+    target, sums, light, share = _sums(image, spike, edges)
     target = target / max(float(np.linalg.norm(target)), 1e-12)
-    sums = np.zeros((total + 1, target.size), np.float32)
-    np.cumsum(np.stack([_band(frame).ravel() for frame in frames]), axis=0, out=sums[1:])
     gram, towards = (sums @ sums.T).astype(np.float64), (sums @ target).astype(np.float64)
-    start, stop = np.meshgrid(np.arange(total + 1), np.arange(total + 1), indexing="ij")
+    square = np.diag(gram)
+    energy = square[:, None] + square[None] - 2 * gram
+    along = towards[None] - towards[:, None]
+    start, stop = np.meshgrid(edges, edges, indexing="ij")
     span = stop - start
-    energy = np.diag(gram)[:, None] + np.diag(gram)[None] - 2 * gram
-    kept = float(np.square(cv2.getGaussianKernel(9, SMOOTH)).sum()) ** 2  # of the variance of white noise
-    noise = kept * _noise(span, target.size * target.size / image.size)
-    signal = np.maximum(energy - TRUST * noise, 0.1 * energy)
-    allowed = span == length if length else span >= min(SHORTEST, total)
-    fit = np.where(allowed & (span > 0), (towards[None] - towards[:, None]) / np.sqrt(np.maximum(signal, 1e-12)), -1)
-    first, last = np.unravel_index(fit.argmax(), fit.shape)
-    best = float(fit[first, last])
-    far = np.maximum(abs(start - first), abs(stop - last)) > TOLERANCE
-    second = float(np.where(far, fit, -1).max())
-    return Timing(int(first), int(last), best, bool(1 - second > (1 + SURE) * max(1 - best, 1e-4)))
+    noise, deviation = _noise(span, light, share)
+    allowed = (abs(span - length) < step) & (span > 0) if length else span >= min(shortest, edges[-1] - edges[0])
+    allowed &= along > 0  # a negative of the image is no fit
+    allowed &= noise < DROWNED * energy
+    signal = np.where(allowed, energy - noise, 1.0)
+    left = np.where(allowed, (energy - along**2 - noise) / signal, np.inf)
+    first, last = np.unravel_index(left.argmin(), left.shape)
+    best = float(left[first, last])
+    if not np.isfinite(best):
+        return Timing(int(edges[0]), int(edges[-1]), 1.0, False)
+    far = np.maximum(abs(start - edges[first]), abs(stop - edges[last])) > max(TOLERANCE, 2 * step)
+    margin = np.maximum(DEVIATIONS * deviation / signal, BETTER * max(best, 0.0))
+    sure = best < 0.3 and bool((left[far] > best + margin[far]).all())
+    return Timing(int(edges[first]), int(edges[last]), best, sure)
 
 
-def _band(picture: np.ndarray) -> np.ndarray:
-    """A picture without its slow changes of brightness, and without its finest grain, which is mostly noise."""
-    return cv2.GaussianBlur(flattened(picture), (9, 9), SMOOTH)
-
-
-def _shrunk(image: np.ndarray, spike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Image and frames at no more than PIXELS pixels, float32."""
+def _sums(image: np.ndarray, spike: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """The image, and the sum of the frames before each edge, shrunk and flattened; the rest for :func:`_noise`."""
     height, width = image.shape
     factor = min(1.0, (PIXELS / (height * width)) ** 0.5)
     size = max(int(width * factor), 8), max(int(height * factor), 8)
 
     def small(picture):
-        picture = np.asarray(picture, np.float32)
+        picture = cv2.GaussianBlur(np.asarray(picture, np.float32), (0, 0), SMOOTH)
         return picture if factor == 1 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
-    return small(image), np.stack([small(frame) for frame in spike])
+    total = np.zeros((height, width), np.int64 if len(spike) > 30000 else np.int32)
+    sums = []
+    before = edges[0]
+    for edge in edges:
+        total += spike[before:edge].sum(axis=0, dtype=total.dtype)
+        sums.append(flattened(small(total)).ravel())
+        before = edge
+    seen = small(image)
+    rate = float(total.mean()) / max(int(edges[-1] - edges[0]), 1) - NOISE_RATE
+    light = seen.ravel() * (max(rate, 0.0) / max(float(seen.mean()), 1e-9))
+    return flattened(seen).ravel(), np.stack(sums), light, seen.size / (height * width) * KEPT
 
 
-def _noise(span: np.ndarray, pixels: float) -> np.ndarray:
-    """Energy that the noise of the spikes adds to the sum of a window of ``span`` frames.
+def _noise(span: np.ndarray, light: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Energy that the noise of the spikes adds to the sum of a window of ``span`` frames, and its deviation.
 
-    The count of a pixel that integrates errs by the phases at both ends, a variance of 1/6 however long the window is;
-    spikes without light add NOISE_RATE a frame.
+    The count of a pixel that integrates errs by the phases at both ends: a variance of f (1 - f), where f is what an
+    expected count has behind its point; 1/6 on average, and less where a pixel hardly fires. Spikes without light add
+    NOISE_RATE a frame. ``share`` of it is left where pixels were averaged.
 
     Args:
-        span: frames of the windows.
-        pixels: number of pixels, divided by how many each stands for.
+        span: frames.
+        light: spikes a frame that are expected of each pixel, ``(pixels,)``.
+        share: pixels here over pixels of the sensor.
     """
-    return pixels * (1 / 6 + NOISE_RATE * np.maximum(span, 0))
+    spans = np.unique(np.geomspace(1, max(span.max(), 2), 40).astype(int))
+    count = np.minimum(spans[:, None] * light, 0.7887)  # from there on, the average: f (1 - f) is 1/6 there
+    variance = (count * (1 - count)).mean(axis=1) + NOISE_RATE * spans
+    variance = np.interp(span, spans, variance) * share
+    return light.size * variance, variance * (1.4 * light.size * 2 * np.pi * SMOOTH**2) ** 0.5

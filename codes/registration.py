@@ -1,0 +1,144 @@
+"""Where each pixel of a photograph lies among the spikes, and spikes brought onto the photograph's grid.
+
+Two cameras never look quite alike. A :class:`Registration` says how the spikes' field of view lies on the photograph's:
+a homography between both, in units of their sides, so that it serves any size of either. One can be estimated for each
+capture (:mod:`codes.inference.registering`), or once for a pair of cameras, and kept in a file.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from codes.errors import InputError
+from codes.files import replacing
+
+CORNERS = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.float64)
+QUARTER = 0.25
+"""Image pixels; what lies closer is left as it is."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """How the spikes lie on the photograph.
+
+    Args:
+        matrix: 3x3 in nine numbers, row by row, from (x, y, 1) on the photograph to the spikes' field of view; both go
+            from (0, 0), the upper left corner, to (1, 1).
+    """
+
+    matrix: tuple[float, ...] = (1, 0, 0, 0, 1, 0, 0, 0, 1)
+
+    def __post_init__(self):
+        array = np.array(self.matrix, np.float64)
+        if array.shape != (9,) or not np.isfinite(array).all() or abs(np.linalg.det(array.reshape(3, 3))) < 1e-6:
+            raise InputError(f"a registration is nine finite numbers of an invertible matrix, not {self.matrix}")
+
+    @classmethod
+    def of(cls, matrix: np.ndarray) -> "Registration":
+        """That of a 3x3 matrix."""
+        return cls(tuple(float(value) for value in (matrix / matrix[2, 2]).ravel()))
+
+    @classmethod
+    def from_pixels(cls, matrix: np.ndarray, image: tuple[int, int], spikes: tuple[int, int]) -> "Registration":
+        """Of a matrix from pixel (x, y) of an image to a pixel of the spikes, both (height, width), as OpenCV counts."""
+        return cls.of(_unit(spikes) @ np.asarray(matrix, np.float64) @ np.linalg.inv(_unit(image)))
+
+    @classmethod
+    def read(cls, path) -> "Registration":
+        """From a file.
+
+        Raises:
+            OSError, InputError: it cannot be read, or is none.
+        """
+        try:
+            value = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(tuple(float(number) for row in value["photo_to_spikes"] for number in row))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise InputError(f"{path} is no registration (a JSON with photo_to_spikes, 3x3 numbers): {error}") from None
+
+    def write(self, path) -> None:
+        """To a file."""
+        rows = np.array(self.matrix).reshape(3, 3).tolist()
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps({"photo_to_spikes": rows}, indent=1) + "\n", encoding="utf-8")
+
+    def pixels(self, image: tuple[int, int], spikes: tuple[int, int]) -> np.ndarray:
+        """The 3x3 matrix from pixel (x, y) of an image to a pixel of the spikes; the inverse of :meth:`from_pixels`."""
+        return np.linalg.inv(_unit(spikes)) @ np.array(self.matrix).reshape(3, 3) @ _unit(image)
+
+    def distance(self, image: tuple[int, int], other: "Registration | None" = None) -> float:
+        """By how many image pixels the farthest corner differs from that of another, or of none."""
+        here, there = (_moved(each.matrix, CORNERS) for each in (self, other or Registration()))
+        return float(np.linalg.norm((here - there) * (image[1], image[0]), axis=1).max())
+
+    def is_none(self, image: tuple[int, int]) -> bool:
+        """Whether it moves no corner by a quarter of an image pixel."""
+        return self.distance(image) < QUARTER
+
+    @property
+    def words(self) -> str:
+        """Shift, turn and scale, at the centre."""
+        centre = np.array([[0.5, 0.5], [0.51, 0.5], [0.5, 0.51]])
+        middle, right, down = _moved(self.matrix, centre)
+        x, y = (middle - 0.5) * 100
+        scale = (np.linalg.norm(right - middle) * np.linalg.norm(down - middle)) ** 0.5 / 0.01
+        turn = np.degrees(np.arctan2(*(right - middle)[::-1]))
+        return f"shifted by {x:.2f} % of the width and {y:.2f} % of the height, turned by {turn:.2f} degrees, x{scale:.4f}"
+
+
+def on_grid(spike: np.ndarray, size: tuple[int, int], registration: Registration | None = None) -> np.ndarray:
+    """Spikes as rates on the grid of a photograph.
+
+    Args:
+        spike: ``(T, h, w)``, zeros and ones or rates.
+        size: (height, width) of the grid; it has the photograph's field of view.
+        registration: how the spikes lie on it.
+
+    Returns:
+        float32 ``(T, height, width)``, beyond the spikes' field of view what lies at its border; ``spike`` itself where
+        nothing is to be done.
+    """
+    registration = registration or Registration()
+    h, w = spike.shape[1:]
+    if (h, w) == tuple(size) and registration == Registration():
+        return spike
+    shrink = max(min(h / size[0], w / size[1]), 1.0)  # where spikes are finer than the grid, all of them count
+    fine = (h, w) if shrink < 1.5 else (round(h / shrink), round(w / shrink))
+    there = fine == tuple(size) and registration == Registration()
+    matrix = registration.pixels(size, fine)
+    result = np.empty((len(spike), *size), np.float32)
+    for frame, target in zip(spike, result, strict=True):
+        frame = np.asarray(frame, np.float32)
+        if fine != (h, w):
+            frame = cv2.resize(frame, fine[::-1], interpolation=cv2.INTER_AREA)
+        if there:
+            target[:] = frame
+        else:
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            target[:] = cv2.warpPerspective(frame, matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return result
+
+
+def seen(size: tuple[int, int], registration: Registration) -> np.ndarray:
+    """Which pixels of a photograph of ``size`` (height, width) the spikes see, bool."""
+    rows, columns = ((np.arange(extent) + 0.5) / extent for extent in size)
+    matrix = np.array(registration.matrix).reshape(3, 3)
+    x, y, z = (row[0] * columns[None] + row[1] * rows[:, None] + row[2] for row in matrix)
+    slack = 0.5 / np.array(size[::-1])
+    x, y = x / z, y / z
+    return (x > -slack[0]) & (x < 1 + slack[0]) & (y > -slack[1]) & (y < 1 + slack[1])
+
+
+def _unit(size: tuple[int, int]) -> np.ndarray:
+    """From pixels, whose centres are whole numbers, to units of the sides."""
+    height, width = size
+    return np.array([[1 / width, 0, 0.5 / width], [0, 1 / height, 0.5 / height], [0, 0, 1]])
+
+
+def _moved(matrix, points: np.ndarray) -> np.ndarray:
+    """Points ``(N, 2)`` under a homography."""
+    x = np.c_[points, np.ones(len(points))] @ np.array(matrix, np.float64).reshape(3, 3).T
+    return x[:, :2] / x[:, 2:]

@@ -43,7 +43,7 @@ class Registration:
 
     @classmethod
     def from_pixels(cls, matrix: np.ndarray, image: tuple[int, int], spikes: tuple[int, int]) -> "Registration":
-        """Of a matrix from pixel (x, y) of an image to a pixel of the spikes, both (height, width), as OpenCV counts."""
+        """Of a matrix from pixel (x, y) of an image to one of the spikes; sizes are (height, width)."""
         return cls.of(_unit(spikes) @ np.asarray(matrix, np.float64) @ np.linalg.inv(_unit(image)))
 
     @classmethod
@@ -78,15 +78,15 @@ class Registration:
         """Whether it moves no corner by a quarter of an image pixel."""
         return self.distance(image) < QUARTER
 
-    @property
-    def words(self) -> str:
-        """Shift, turn and scale, at the centre."""
-        centre = np.array([[0.5, 0.5], [0.51, 0.5], [0.5, 0.51]])
-        middle, right, down = _moved(self.matrix, centre)
-        x, y = (middle - 0.5) * 100
-        scale = (np.linalg.norm(right - middle) * np.linalg.norm(down - middle)) ** 0.5 / 0.01
-        turn = np.degrees(np.arctan2(*(right - middle)[::-1]))
-        return f"shifted by {x:.2f} % of the width and {y:.2f} % of the height, turned by {turn:.2f} degrees, x{scale:.4f}"
+    def words(self, image: tuple[int, int]) -> str:
+        """How the spikes' view lies on an image: shift of its centre, turn and size."""
+        way = np.linalg.inv(self.pixels(image, image))
+        middle = np.array([[(image[1] - 1) / 2, (image[0] - 1) / 2]])
+        centre, right, down = (_moved(way.ravel(), middle + step)[0] for step in ([0, 0], [1, 0], [0, 1]))
+        x, y = centre - middle[0]
+        turn = np.degrees(np.arctan2(right[1] - centre[1], right[0] - centre[0]))
+        scale = (np.linalg.norm(right - centre) * np.linalg.norm(down - centre)) ** 0.5
+        return f"{x:+.2f} pixels right, {y:+.2f} down, turned by {turn:+.2f} degrees, {scale:.4f} times as large"
 
 
 def on_grid(spike: np.ndarray, size: tuple[int, int], registration: Registration | None = None) -> np.ndarray:

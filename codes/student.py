@@ -49,7 +49,9 @@ def spike_pyramid(spike: torch.Tensor, instants) -> torch.Tensor:
         float32 ``(B, M, 21, H, W)`` in [0, 1].
     """
     total = spike.shape[1]
-    sums = F.pad(torch.as_tensor(spike).cumsum(dim=1, dtype=torch.int32), (0, 0, 0, 0, 1, 0))
+    spike = torch.as_tensor(spike)
+    exact = torch.float32 if spike.is_floating_point() else torch.int32
+    sums = F.pad(spike.cumsum(dim=1, dtype=exact), (0, 0, 0, 0, 1, 0))
     reach = [3 + sum(PYRAMID[: index + 1]) for index in range(len(PYRAMID))]  # 5, 7, 10, 15, 25, 45, 96
     after = [(reach[i] - PYRAMID[i] + 1, reach[i] + 1) for i in range(len(PYRAMID))]
     windows = [(1 - stop, 1 - start) for start, stop in reversed(after)]

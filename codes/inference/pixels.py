@@ -57,7 +57,7 @@ def fill(spike: np.ndarray, bad: np.ndarray) -> np.ndarray:
     """
     if not bad.any():
         return spike
-    spike, (height, width) = spike.copy(), bad.shape
+    spike = spike.copy()
     for y, x in np.argwhere(bad):
         for reach in range(1, 8):
             rows, columns = slice(max(y - reach, 0), y + reach + 1), slice(max(x - reach, 0), x + reach + 1)

@@ -22,6 +22,9 @@ LARGEST = 260_000
 GAINED = 0.08
 """Share of what does not correlate that a registration must explain, to be more than noise."""
 
+LEAST = 1e-4
+"""And by how much it must raise the correlation: nothing is gained at 0.9999."""
+
 WAYS = ((cv2.MOTION_EUCLIDEAN, 0.0), (cv2.MOTION_AFFINE, 0.02), (cv2.MOTION_HOMOGRAPHY, 0.15))
 """Kinds of motion one after another, and the share that each must explain of what the one before has left."""
 
@@ -68,16 +71,14 @@ def register(image: np.ndarray, tfp_long: np.ndarray, size, start: Registration 
         if 1 - value < (1 - least) * (1 - after):
             best, after = found, value
     pixels = best.distance(tuple(size))
-    clear = after >= ENOUGH and 1 - after < (1 - GAINED) * (1 - before) and _plausible(best)
+    clear = after >= ENOUGH and after - before > max(GAINED * (1 - before), LEAST) and _plausible(best)
     return Registered(best, before, after, bool(clear and pixels >= QUARTER), pixels)
 
 
 def common(registrations: list[Registration]) -> Registration:
     """One registration of several captures of the same cameras: the median of where they move the corners."""
     corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.float32)
-    moved = [
-        cv2.perspectiveTransform(corners[None], np.array(each.matrix).reshape(3, 3))[0] for each in registrations
-    ]
+    moved = [cv2.perspectiveTransform(corners[None], np.array(each.matrix).reshape(3, 3))[0] for each in registrations]
     return Registration.of(cv2.getPerspectiveTransform(corners, np.median(moved, axis=0).astype(np.float32)))
 
 

@@ -6,8 +6,8 @@
     root_dir/{train,test}/sharp_data/<sequence>/<frame>.png    the sharp frame at the centre of the exposure, and under
                                                                the numbers of its neighbours (-6 to +6) their frames
 
-Real captures (``data_type='real'``, RSB) have .jpg images and no sharp_data, and may lie in root_dir itself,
-without splits. A sample exists when its .dat exists; sizes are read from the data.
+Real captures (``data_type='real'``, RSB) have no sharp_data, and may lie in root_dir itself, without splits. A sample
+exists when its .dat exists; images may have any format that OpenCV reads; sizes are read from the data.
 """
 
 import errno
@@ -18,13 +18,12 @@ import numpy as np
 import torch
 
 from codes.cache import ArrayCache
-from codes.errors import InputError, MissingFileError, one_line
-from codes.image import read_image, to_float
+from codes.dat import count_frames, find_streams, frame_bytes, read_dat
+from codes.errors import InputError, MissingFileError, one_line, readable
+from codes.exposure import EXPOSURE, SCALE
+from codes.files import by_stem
+from codes.image import IMAGES, read_image, to_float
 from codes.random import rng
-from codes.spike import EXPOSURE, count_frames, frame_bytes, read_dat
-
-SCALE = 4
-"""Image pixels per spike pixel, each way."""
 
 
 class SpikeData(torch.utils.data.Dataset):
@@ -102,7 +101,7 @@ class SpikeData(torch.utils.data.Dataset):
         spike_folder, *others = (
             self._spike_folder("spike_full" if spike_full else "spike_data", value) for value in (vth, *more_vth)
         )
-        self.spike_paths = sorted(path for path in spike_folder.glob("*/*.dat") if path.name[0] != ".")
+        self.spike_paths = find_streams(spike_folder)
         if not self.spike_paths:
             what = "holds no */*.dat files" if spike_folder.is_dir() else "does not exist"
             raise MissingFileError(
@@ -112,7 +111,9 @@ class SpikeData(torch.utils.data.Dataset):
             )
         if use_small:
             self.spike_paths = self.spike_paths[::10]
-        suffixes = (".png",) if data_type == "GOPRO" else (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+        usual = ".png" if data_type == "GOPRO" else ".jpg"
+        suffixes = (usual, *(suffix for suffix in IMAGES if suffix != usual))
+        self._listed: dict[Path, dict[str, Path]] = {}
         self.blur_paths = [self._partner(path, "blur_data", suffixes) for path in self.spike_paths]
         self.other_spikes = [
             [self._partner(path, folder.name, (".dat",)) for path in self.spike_paths] for folder in others
@@ -148,15 +149,14 @@ class SpikeData(torch.utils.data.Dataset):
         return named if vth and (vth != 1 or named.is_dir()) else self.folder / name
 
     def _partner(self, spike_path: Path, kind: str, suffixes: tuple[str, ...]) -> Path:
-        base = self.folder / kind / spike_path.parent.name / spike_path.stem
-        for suffix in suffixes:
-            path = base.parent / (base.name + suffix)
-            if path.is_file():
-                return path
-        if self.skip_bad:  # found missing when it is read
-            return base.parent / (base.name + suffixes[0])
+        folder, stem = self.folder / kind / spike_path.parent.name, spike_path.stem
+        if folder not in self._listed:
+            self._listed[folder] = by_stem(folder, suffixes)
+        path = self._listed[folder].get(stem, folder / (stem + suffixes[0]))
+        if path.is_file() or self.skip_bad:  # else found missing when it is read
+            return path
         raise FileNotFoundError(
-            errno.ENOENT, f"the sample {self._name(spike_path)} has no {kind}: no such file", str(base) + suffixes[0]
+            errno.ENOENT, f"the sample {self._name(spike_path)} has no {kind}: no such file", str(path)
         )
 
     def _sharp_stems(self, spike_path: Path) -> list[str]:
@@ -170,7 +170,7 @@ class SpikeData(torch.utils.data.Dataset):
 
     @staticmethod
     def _name(spike_path: Path) -> str:
-        return f"{spike_path.parent.name}/{spike_path.stem}"
+        return readable(f"{spike_path.parent.name}/{spike_path.stem}")
 
     @property
     def names(self) -> list[str]:

@@ -5,6 +5,8 @@ the system reports it, and ends a command in one line with exit code 2. Every ot
 traceback.
 """
 
+import os
+
 
 class InputError(ValueError):
     """What came, what was expected, and what to do, in one line."""
@@ -15,11 +17,15 @@ class MissingFileError(InputError, FileNotFoundError):
 
 
 def one_line(error) -> str:
-    """The message of an error in one line; of an error from a loader process, the cause."""
+    """The message of an error in one line, fit to be shown; of an error from a loader process, the cause."""
     if isinstance(error, OSError) and error.strerror:
-        names = ": ".join(str(name) for name in (error.filename, error.strerror) if name)
-        return names
+        return readable(": ".join(str(name) for name in (error.filename, error.strerror) if name))
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     if len(lines) > 1 and "DataLoader worker" in lines[0]:
-        return lines[-1].split(": ", 1)[-1]
-    return " ".join(lines) or type(error).__name__
+        return readable(lines[-1].split(": ", 1)[-1])
+    return readable(" ".join(lines)) or type(error).__name__
+
+
+def readable(name) -> str:
+    r"""A file's name to be shown: bytes that are no UTF-8, as another system may have left them, as ``\xNN``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

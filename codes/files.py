@@ -2,6 +2,8 @@
 
 import contextlib
 import glob
+import json
+import math
 import os
 from pathlib import Path
 
@@ -38,6 +40,38 @@ def write_bytes(path, array) -> None:
     """
     with open(path, "wb") as file:
         file.write(array)
+
+
+def by_stem(folder, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """The files of a folder by their names without suffix; hidden ones are left out.
+
+    Args:
+        folder: need not exist.
+        suffixes: of the files that count, in any case; of several files of one name, the suffix that comes first wins.
+    """
+    paths = Path(folder).iterdir() if Path(folder).is_dir() else ()
+    found = [path for path in paths if path.name[0] != "." and path.suffix.lower() in suffixes]
+    found.sort(key=lambda path: (-suffixes.index(path.suffix.lower()), path.name))
+    return {path.stem: path for path in found}
+
+
+def as_json(value, indent: int | None = 1) -> str:
+    """A value as JSON that every parser reads: ``null`` for a number that is none or infinite."""
+
+    def finite(part):
+        if isinstance(part, dict):
+            return {key: finite(item) for key, item in part.items()}
+        if isinstance(part, list | tuple):
+            return [finite(item) for item in part]
+        return None if isinstance(part, float) and not math.isfinite(part) else part
+
+    return json.dumps(finite(value), indent=indent, allow_nan=False)
+
+
+def write_json(path, value) -> None:
+    """Write a JSON file (:func:`as_json`), whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(as_json(value) + "\n", encoding="utf-8")
 
 
 def _locked(path: Path):

@@ -5,24 +5,32 @@ official weights expect it. Images are float32 ``(3, H, W)`` or ``(B, 3, H, W)``
 """
 
 import contextlib
+import re
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
-from codes.errors import InputError
+from codes.errors import InputError, readable
 from codes.files import replacing, write_bytes
 
 GREY_WEIGHTS = (0.11, 0.59, 0.3)
 """Weights of B, G and R in the official grey (not Rec. 601's 0.114, 0.587, 0.299)."""
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+"""Suffixes of image files, in any case."""
+BT709 = (1, 1, 1, 1)
+"""Range (16 to 235), matrix, primaries and curve, by the numbers of ITU-T H.273."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""Begins a segment; not the bytes that stand for an 0xFF among the pixels, nor restarts."""
 
 
 def grey(bgr, axis: int = -3):
     """Grey image of a B,G,R image (tensor or array); ``axis`` is the colour axis and keeps length 1."""
-    parts = bgr.split(1, axis) if isinstance(bgr, torch.Tensor) else np.split(bgr, 3, axis)
+    parts = np.split(bgr, 3, axis) if isinstance(bgr, np.ndarray) else bgr.split(1, axis)
     return sum(part * weight for part, weight in zip(parts, GREY_WEIGHTS, strict=True))
 
 
@@ -36,7 +44,9 @@ def read_image(path) -> np.ndarray:
     encoded = np.fromfile(path, np.uint8)  # unlike cv2.imread this says why a file cannot be read
     # OpenCV and libpng would write lines of their own beside the one that the program ends with.
     (cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)  # OpenCV 4, 5: silent
-    broken = not encoded.size or (encoded[:8].tobytes() == PNG_SIGNATURE and is_broken_png(encoded))
+    start = encoded[:8].tobytes()
+    broken = not encoded.size or (start == PNG_SIGNATURE and is_broken_png(encoded))
+    broken = broken or (start[:3] == JPEG_SIGNATURE and is_cut_jpeg(encoded))
     try:
         image = None if broken else cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     except cv2.error:  # a header that asks for more pixels than OpenCV allows
@@ -65,6 +75,20 @@ def is_broken_png(encoded: np.ndarray) -> bool:
     return True
 
 
+def is_cut_jpeg(encoded: np.ndarray) -> bool:
+    """Whether the end marker is missing: some versions of OpenCV fill the rest with grey and say nothing.
+
+    Args:
+        encoded: uint8, a file that begins with the signature.
+    """
+    content, place = encoded.tobytes(), 2
+    while found := JPEG_MARKER.search(content, place):
+        if found[0] == b"\xff\xd9":
+            return False
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+    return True
+
+
 def to_float(image: np.ndarray) -> np.ndarray:
     """uint8 ``(H, W, C)`` to float32 ``(C, H, W)`` in [0, 1]."""
     return np.divide(np.ascontiguousarray(image.transpose(2, 0, 1)), np.float32(255), dtype=np.float32)
@@ -72,7 +96,7 @@ def to_float(image: np.ndarray) -> np.ndarray:
 
 def to_uint8(image) -> np.ndarray:
     """Float ``(C, H, W)`` in [0, 1] (tensor or array, C 1 or 3) to uint8 ``(H, W, 3)``, clipped, rounded; NaN is 0."""
-    if isinstance(image, torch.Tensor):
+    if not isinstance(image, np.ndarray):
         image = image.detach().float().cpu().numpy()
     image = np.rint(np.clip(np.nan_to_num(image), 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
@@ -88,8 +112,8 @@ def write_image(path, image: np.ndarray) -> None:
 
 
 def label(image: np.ndarray, text: str) -> np.ndarray:
-    """A copy of uint8 ``(H, W, 3)`` with a caption on a dark strip in its upper left corner."""
-    image = image.copy()
+    """A copy of uint8 ``(H, W, 3)`` with a caption on a dark strip in its upper left corner; not ASCII is '?'."""
+    image, text = image.copy(), readable(text).encode("ascii", "replace").decode()
     scale = min(max(image.shape[0] / 700, 0.35), 1.2)
     thickness = 2 if scale > 0.8 else 1
     (width, height), baseline = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
@@ -124,7 +148,9 @@ def grid(cells: list[tuple[np.ndarray, str]], columns: int) -> np.ndarray:
 
 
 class AnimationWriter:
-    """An MP4 written frame by frame (OpenCV), so that a long one needs no memory; it appears whole or not at all.
+    """An MP4 (PyAV: H.264, which browsers and slides play) written frame by frame, so that a long one needs no memory.
+
+    It appears whole or not at all. Its colours are BT.709's, said in the file.
 
     Args:
         path: the file.
@@ -132,38 +158,49 @@ class AnimationWriter:
         wanted: whether to write anything.
 
     Raises:
-        ValueError: OpenCV has no writer for the format.
+        InputError: the suffix names no format that holds H.264.
     """
 
     def __init__(self, path, fps: float = 12, wanted: bool = True):
-        self.path, self.fps, self.wanted, self.writer = Path(path), fps, wanted, None
+        self.path, self.fps, self.wanted, self.stream = Path(path), fps, wanted, None
 
     def __enter__(self) -> "AnimationWriter":
         self._stack = contextlib.ExitStack()
         if self.wanted:
-            self.temporary = self._stack.enter_context(replacing(self.path))
+            import av
+
+            temporary = self._stack.enter_context(replacing(self.path))
+            try:
+                self.container = self._stack.enter_context(av.open(str(temporary), "w"))
+            except ValueError:
+                raise InputError(f"{self.path}: no known kind of video; expected a name that ends in .mp4") from None
         return self
 
     def add(self, frame: np.ndarray) -> None:
         """Append uint8 ``(H, W, 3)``, B,G,R; all must be of one size. An odd last row or column is dropped."""
         if not self.wanted:
             return
+        import av
+
         height, width = (extent // 2 * 2 for extent in frame.shape[:2])  # the codec halves the colours' size
-        if self.writer is None:
-            code = cv2.VideoWriter_fourcc(*"mp4v")
-            self.writer = cv2.VideoWriter(str(self.temporary), code, self.fps, (width, height))
-            if not self.writer.isOpened():
-                raise InputError(f"{self.path}: OpenCV opens no writer for this format")
-        self.writer.write(np.ascontiguousarray(frame[:height, :width]))
+        if self.stream is None:
+            self.stream = self.container.add_stream("libx264", rate=Fraction(self.fps).limit_denominator(1001))
+            self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
+            self.stream.options = {"crf": "16", "preset": "fast"}
+            context = self.stream.codec_context
+            context.color_range, context.colorspace, context.color_primaries, context.color_trc = BT709
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="bgr24")
+        picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        self.container.mux(self.stream.encode(picture))
 
     def __exit__(self, *error) -> None:
-        if self.writer is not None:
-            self.writer.release()
+        if self.stream is not None and error[0] is None:
+            self.container.mux(self.stream.encode())
         self._stack.__exit__(*error)
 
 
 def write_animation(path, frames: list[np.ndarray], fps: float = 12) -> None:
-    """Write uint8 ``(H, W, 3)`` B,G,R frames as an endless GIF (Pillow) or as an MP4 (OpenCV), by the suffix."""
+    """Write uint8 ``(H, W, 3)`` B,G,R frames as an endless GIF (Pillow) or as an MP4 (PyAV), by the suffix."""
     if Path(path).suffix.lower() != ".gif":
         with AnimationWriter(path, fps) as writer:
             for frame in frames:

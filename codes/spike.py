@@ -1,80 +1,17 @@
-"""Spike streams: the .dat file, the exposure window, and the textures read from spikes.
+"""Spike streams: windows in time, and the textures read from spikes.
 
 A spike stream is a cube of zeros and ones, ``(T, H, W)`` with time first. A stream that accompanies
 one blurry photograph has T = 137 frames: 20 before the exposure, 97 during it, 20 after it. All frame
 indices count from the start of the file, so the exposure is [20, 117) and its centre 68.
 
-Source: S-SDM (arXiv 2403.09486), section 3; the .dat layout is that of the Vidar spike camera.
+Source: S-SDM (arXiv 2403.09486), section 3. Files: codes.dat; the numbers above: codes.exposure; both also from here.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
 import torch
 
+from codes.dat import count_frames, frame_bytes, pack, read_dat, write_dat  # noqa: F401
 from codes.errors import InputError
-from codes.files import replacing, write_bytes
-
-
-@dataclass(frozen=True)
-class ExposureWindow:
-    """Where the exposure lies in a spike stream, derived from how the data set is made.
-
-    Args:
-        raw_frames: frames of the high-speed video under one exposure (``--blur_num``).
-        inserted: frames that interpolation adds between two raw frames (``--num_inter``).
-        margin: spike frames kept before and after the exposure (``--spike_add``).
-    """
-
-    raw_frames: int = 13
-    inserted: int = 7
-    margin: int = 20
-
-    @property
-    def length(self) -> int:
-        """Spike frames under the exposure: 97."""
-        return (self.raw_frames - 1) * (self.inserted + 1) + 1
-
-    @property
-    def total(self) -> int:
-        """Spike frames in one file: 137."""
-        return self.length + 2 * self.margin
-
-    @property
-    def start(self) -> int:
-        """First frame of the exposure: 20."""
-        return self.margin
-
-    @property
-    def stop(self) -> int:
-        """One past the last frame of the exposure: 117."""
-        return self.margin + self.length
-
-    @property
-    def centre(self) -> int:
-        """The frame in the middle of the exposure: 68."""
-        return self.margin + self.length // 2
-
-    def instants(self, step: int = 24) -> tuple[int, ...]:
-        """Instants of a training step, ``step`` frames apart: 20, 44, 68, 92, 116 (``--blur_step 24``)."""
-        if step < 1:
-            raise InputError(f"the step between instants is {step}; it must be at least 1")
-        return tuple(range(self.start, self.stop, step))
-
-    @property
-    def sequence_instants(self) -> tuple[int, ...]:
-        """Instants of the sequence protocol, every second raw frame: 20, 36, 52, 68, 84, 100, 116."""
-        return self.instants(2 * (self.inserted + 1))
-
-    @property
-    def sequence_offsets(self) -> tuple[int, ...]:
-        """The same instants in raw frames from the centre: -6, -4, -2, 0, 2, 4, 6."""
-        return tuple((t - self.centre) // (self.inserted + 1) for t in self.sequence_instants)
-
-
-EXPOSURE = ExposureWindow()
-"""The window of every data set in the official layout."""
+from codes.exposure import EXPOSURE, SCALE, ExposureWindow  # noqa: F401
 
 
 def evenly(exposure, count: int) -> tuple[int, ...]:
@@ -91,94 +28,6 @@ def evenly(exposure, count: int) -> tuple[int, ...]:
     if count == 1:
         return (exposure.start + length // 2,)
     return tuple(exposure.start + round(index * (length - 1) / (count - 1)) for index in range(count))
-
-
-def frame_bytes(height: int, width: int) -> int:
-    """Bytes of one frame in a .dat file: height * width bits, rounded up to whole bytes."""
-    return (height * width + 7) // 8
-
-
-def read_dat(
-    path,
-    height: int,
-    width: int,
-    rows: slice = slice(None),
-    columns: slice = slice(None),
-    bit_order: str = "little",
-) -> np.ndarray:
-    """Read a .dat spike file, or a cut-out of it, for which no more than its own bytes are unpacked.
-
-    Frames follow one another. Within a byte the first pixel is the least significant bit, pixels run
-    row by row, and the rows of a frame are stored bottom-up. Each frame starts on a whole byte: where
-    height * width is no multiple of 8, the unused high bits of a frame's last byte are zero.
-
-    Args:
-        path: the file.
-        height, width: size of a frame in pixels.
-        rows, columns: the cut-out, in pixels, without a step; row 0 is the top.
-        bit_order: 'little' as above, or 'big' for files whose first pixel is the most significant bit.
-
-    Returns:
-        uint8 array ``(T, height, width)`` of zeros and ones, top row first; of the cut-out, its rows and columns.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: the file is empty or no whole number of frames long.
-    """
-    if height < 1 or width < 1:
-        raise InputError(f"a spike frame of {height}x{width} pixels cannot be; both sides must be at least 1")
-    frames, size = count_frames(path, height, width), frame_bytes(height, width)
-    if frames == 0:
-        raise InputError(
-            f"{path} holds {Path(path).stat().st_size} bytes, not a whole number of {height}x{width} spike frames "
-            f"({size} bytes each); the file is truncated or its frames have another size"
-        )
-    top, bottom, _ = rows.indices(height)
-    left, right, _ = columns.indices(width)
-    packed = np.memmap(path, np.uint8, "r", shape=(frames, size)).view(np.ndarray)
-    if width % 8 == 0:  # each row starts on a whole byte
-        first, last = left // 8, -(-right // 8)
-        packed = packed.reshape(frames, height, width // 8)[:, height - bottom : height - top, first:last]
-        bits = np.unpackbits(packed[:, ::-1], axis=2, bitorder=bit_order)[..., left - 8 * first : right - 8 * first]
-    else:
-        first, last = (height - bottom) * width, (height - top) * width
-        bits = np.unpackbits(packed[:, first // 8 : -(-last // 8)], axis=1, bitorder=bit_order)
-        bits = bits[:, first % 8 : first % 8 + last - first].reshape(frames, bottom - top, width)
-        bits = bits[:, ::-1, left:right]
-    return np.ascontiguousarray(bits)
-
-
-def write_dat(path, spikes: np.ndarray) -> None:
-    """Write a .dat spike file that :func:`read_dat` returns unchanged (layout and padding: there).
-
-    Args:
-        path: the file; it appears whole or not at all.
-        spikes: ``(T, H, W)``, bool or a number type, of zeros and ones.
-
-    Raises:
-        ValueError: not three-dimensional, empty, or a value other than 0 and 1.
-    """
-    spikes = np.asarray(spikes)
-    if spikes.ndim != 3 or spikes.size == 0:
-        raise InputError(f"spikes of shape {spikes.shape}; expected (T, H, W), none of them 0")
-    if spikes.dtype != bool:
-        if not ((spikes == 0) | (spikes == 1)).all():
-            raise InputError("spikes must be 0 or 1")
-        spikes = spikes.astype(bool)
-    packed = pack(spikes)
-    with replacing(path) as temporary:
-        write_bytes(temporary, packed)
-
-
-def pack(spikes: np.ndarray) -> np.ndarray:
-    """Frames as they lie in a .dat file: bool ``(T, H, W)`` to uint8 ``(T, bytes of a frame)``."""
-    return np.packbits(spikes[:, ::-1].reshape(len(spikes), -1), axis=1, bitorder="little")
-
-
-def count_frames(path, height: int, width: int) -> int:
-    """Number of frames in a .dat file, from its length alone (0 where it is no whole number)."""
-    frames, rest = divmod(Path(path).stat().st_size, frame_bytes(height, width))
-    return 0 if rest else frames
 
 
 def window(centre: int, length: int, total: int) -> slice:

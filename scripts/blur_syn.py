@@ -8,8 +8,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from codes.engine.command import command  # noqa: E402
-from scripts.prepare_gopro import main  # noqa: E402
+from codes.engine.command import command
+from codes.engine.options import parse_config
+from codes.making.options import BlurConfig
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Make the blurry images."""
+    cfg = parse_config(BlurConfig, argv, __doc__)
+    from codes.making.batch import prepare
+
+    prepare(cfg)
+
 
 if __name__ == "__main__":
-    command(lambda: main(description=__doc__, outputs=("blur",), interp="none"))
+    command(main)

@@ -62,6 +62,7 @@ stage() { printf '\n== %s (%d:%02d since the start)\n' "$1" $(((SECONDS - begun)
 
 data=$folder/GOPRO exp=$folder/exp
 common=(--base_folder "$data" --cache "$folder/cache" --exp_name demo --device "$device")
+table=(--base_folder "$data" --cache "$folder/cache" --device "$device" --metrics psnr ssim)
 # A small budget wants a faster recipe than the official one: README, "The demo's recipe".
 quick=(--lr_schedule onecycle --grad_clip 1 --no-clip_output --eval_every 0 --save_every 100000 --state_every 60)
 
@@ -71,8 +72,7 @@ if wanted data; then
 fi
 if wanted look && [ -f model/DeblurNet_photo.pth ]; then
     stage "a first look: the weights in model/, pictures in $folder/look"
-    $python scripts/compare.py --base_folder "$data" --cache "$folder/cache" --device "$device" --out "$folder/look" \
-        --no-teacher_rows
+    $python scripts/tables.py "${table[@]}" --methods blur sdm sdm21 ldn --out "$folder/look"
     $python scripts/deblur.py --base_folder "$data" --limit 1 --frames 25 --device "$device" --out "$folder/look/deblur"
 fi
 if wanted bsn; then
@@ -105,9 +105,13 @@ fi
 if wanted compare; then
     stage "what each part adds"
     runs=()
-    trained BSN BSN && runs+=(--bsn_run "$exp/BSN/demo")
-    trained SR SR && runs+=(--sr_run "$exp/SR/demo")
-    trained Deblur DeblurNet && runs+=(--deblur_run "$exp/Deblur/demo")
-    $python scripts/compare.py --base_folder "$data" --cache "$folder/cache" --device "$device" --out "$folder/results" "${runs[@]}"
+    trained BSN BSN && runs+=(--bsn_path "$exp/BSN/demo")
+    trained SR SR && runs+=(--sr_path "$exp/SR/demo")
+    trained Deblur DeblurNet && runs+=(--deblur_path "$exp/Deblur/demo")
+    $python scripts/tables.py "${table[@]}" --methods blur sdm sdm21 sdm_bsn teacher ldn --out "$folder/results" "${runs[@]}"
+    if trained Deblur DeblurNet; then
+        $python scripts/deblur.py --base_folder "$data" --limit 1 --frames 25 --device "$device" --deblur_path "$exp/Deblur/demo" \
+            --out "$folder/results/deblur"
+    fi
 fi
 stage "done"

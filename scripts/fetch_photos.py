@@ -11,7 +11,6 @@ Left out on purpose, so that others can evaluate on them: lomiri-wallpapers-16.0
 photographs of scikit-learn.
 """
 
-import argparse
 import json
 import shutil
 import struct
@@ -25,13 +24,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from codes.engine.command import Parser, command  # noqa: E402
-from codes.errors import InputError  # noqa: E402
-from codes.files import replacing  # noqa: E402
+from codes.engine.command import command
+from codes.engine.options import option, parse_config
+from codes.errors import InputError
+from codes.files import replacing, write_json
 
 
 @dataclass(frozen=True)
@@ -105,15 +101,17 @@ SOLID = (0.1, 0.9)
 """A cut-out's share of opaque pixels: below it is too thin, above it is no cut-out."""
 
 
-def make_parser() -> Parser:
-    """Every flag with its default."""
-    parser = Parser(description=__doc__)
-    add = parser.add_argument
-    add("--out", type=Path, default="photos", help="where photos/, cutouts/ and sources.json go")
-    add("--debs", type=Path, help="folder with the .deb files, downloaded by hand; none: apt-get downloads them")
-    add("--list", action="store_true", help="only print packages and licences")
-    add("--only", nargs="+", metavar="PACKAGE", default=argparse.SUPPRESS, help="these packages (all)")
-    return parser
+PACKAGES = tuple(dict.fromkeys(source.package for source in SOURCES))
+
+
+@dataclass(frozen=True)
+class FetchConfig:
+    """What is collected, and where."""
+
+    out: Path = option("photos", "where photos/, cutouts/ and sources.json go")
+    debs: Path | None = option(None, "folder with the .deb files, downloaded by hand; none: apt-get downloads them")
+    list: bool = option(False, "only print packages and licences")
+    only: tuple[str, ...] = option(PACKAGES, "these packages", choices=PACKAGES, metavar="PACKAGE")
 
 
 def resource_files(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -159,6 +157,9 @@ def contents(source: Source, package: Path) -> Iterator[tuple[str, bytes]]:
 
 def suits(content: bytes, kind: str) -> bool:
     """Whether a file is a picture that serves: large enough, and for a cut-out with a background to see through."""
+    import cv2
+    import numpy as np
+
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
     if image is None or image.dtype != np.uint8 or image.ndim != 3 or min(image.shape[:2]) < SMALLEST[kind]:
         return False
@@ -197,26 +198,24 @@ def unpack(package: str, debs: Path | None, folder: Path) -> Path:
     return folder / package
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Collect what the command line asks for."""
-    args = make_parser().parse_args(arguments)
-    packages = list(dict.fromkeys(source.package for source in SOURCES))
-    chosen = getattr(args, "only", packages)
-    for package in chosen:
-        if package not in packages:
-            raise InputError(f"--only {package}: no such source; there are {', '.join(packages)}")
-    if args.list:
+    cfg = parse_config(FetchConfig, argv)
+    from tqdm import tqdm
+
+    chosen = cfg.only
+    if cfg.list:
         for package in chosen:
             print(f"{package}: {next(source.licence for source in SOURCES if source.package == package)}")
         return
-    record, counts = args.out / "sources.json", {"photos": 0, "cutouts": 0}
+    record, counts = cfg.out / "sources.json", {"photos": 0, "cutouts": 0}
     about = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    for package in chosen if args.debs else ():
-        find_deb(package, args.debs)
-    args.out.mkdir(parents=True, exist_ok=True)
+    for package in chosen if cfg.debs else ():
+        find_deb(package, cfg.debs)
+    cfg.out.mkdir(parents=True, exist_ok=True)
     for package in tqdm(chosen, desc="packages", disable=None):
         with tempfile.TemporaryDirectory() as scratch:  # apt's own user must be able to write there
-            unpacked = unpack(package, args.debs, Path(scratch))
+            unpacked = unpack(package, cfg.debs, Path(scratch))
             for source in SOURCES:
                 if source.package != package:
                     continue
@@ -226,19 +225,18 @@ def main(arguments: list[str] | None = None) -> None:
                     parts = Path(name.split("/resource/")[-1]).parts
                     flat = "_".join(part for part in parts if part not in ("contents", "images"))
                     target = f"{source.kind}/{Path(source.root).stem}_{flat}"
-                    with replacing(args.out / target) as temporary:
+                    with replacing(cfg.out / target) as temporary:
                         temporary.write_bytes(content)
                     about[target] = {"package": package, "file": name, "licence": source.licence}
                     counts[source.kind] += 1
             copyright = unpacked / "usr/share/doc" / package / "copyright"
             if copyright.is_file():
-                with replacing(args.out / "licences" / f"{package}.txt") as temporary:
+                with replacing(cfg.out / "licences" / f"{package}.txt") as temporary:
                     shutil.copyfile(copyright, temporary)
     if not any(counts.values()):
         raise InputError("the packages hold none of the expected pictures; have they changed?")
-    with replacing(record) as temporary:
-        temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    print(f"{args.out}: {counts['photos']} photographs, {counts['cutouts']} cut-outs; licences in {record}")
+    write_json(record, about)
+    print(f"{cfg.out}: {counts['photos']} photographs, {counts['cutouts']} cut-outs; licences in {record}")
 
 
 if __name__ == "__main__":

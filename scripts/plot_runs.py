@@ -9,39 +9,43 @@ stages and may still be going on. The same in Python: codes.report.plots.plot_ru
 """
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from codes.engine.command import Parser, command  # noqa: E402
-from codes.errors import InputError  # noqa: E402
-from codes.report.plots import X_LABELS, plot_runs  # noqa: E402
-from scripts.make_demo_data import at_least  # noqa: E402
+from codes.engine.command import command
+from codes.engine.options import option, parse_config
+from codes.errors import InputError
 
 
-def make_parser() -> Parser:
-    """Every flag with its default."""
-    parser = Parser(description=__doc__)
-    add = parser.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, which holds metrics.jsonl")
-    add("--out", type=Path, default="runs.png", metavar="FILE", help="the picture: .png, .pdf or .svg")
-    add("--csv", default="", metavar="FILE", help="also write every point, with its running mean")
-    add("--keys", nargs="+", default=[], metavar="KEY", help="quantities (loss, tea, reblur, lr, psnr, ...); none: all")
-    add("--smooth", type=at_least(1), default=20, metavar="N", help="logged lines in the running mean; 1: none")
-    add("--x", choices=tuple(X_LABELS), default="step", help="epoch: the mean over each epoch is drawn")
-    add("--log", action="store_true", help="logarithmic axes of the training quantities")
-    add("--log_x", action="store_true", help="logarithmic x axes")
-    return parser
+@dataclass(frozen=True)
+class PlotConfig:
+    """Which runs, and what of them."""
+
+    runs: tuple[Path, ...] = option(..., "folders of runs, which hold metrics.jsonl", positional=True, metavar="RUN")
+    out: Path = option("runs.png", "the picture: .png, .pdf or .svg")
+    csv: Path | None = option(None, "also write every point, with its running mean")
+    keys: tuple[str, ...] = option((), "quantities (loss, tea, reblur, lr, psnr, ...); none: all", metavar="KEY")
+    smooth: int = option(20, "logged lines in the running mean; 1: none", low=1)
+    x: Literal["step", "epoch", "hours"] = option("step", "epoch: the mean over each epoch is drawn")
+    log: bool = option(False, "logarithmic axes of the training quantities")
+    log_x: bool = option(False, "logarithmic x axes")
+
+    def __post_init__(self):
+        if self.out.suffix not in (".png", ".pdf", ".svg"):
+            raise InputError(f"--out {self.out}; expected a name that ends in .png, .pdf or .svg")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Draw."""
-    args = make_parser().parse_args()
-    if args.out.suffix not in (".png", ".pdf", ".svg"):
-        raise InputError(f"--out {args.out}; expected a name that ends in .png, .pdf or .svg")
-    log = "y" * args.log + "x" * args.log_x
-    plot_runs(args.runs, args.out, args.csv, keys=args.keys, x=args.x, smooth=args.smooth, log=log)
-    print(" and ".join(str(path) for path in (args.out, args.csv) if str(path)))
+    cfg = parse_config(PlotConfig, argv)
+    from codes.report.plots import plot_runs
+
+    log = "y" * cfg.log + "x" * cfg.log_x
+    plot_runs(cfg.runs, cfg.out, cfg.csv or "", keys=cfg.keys, x=cfg.x, smooth=cfg.smooth, log=log)
+    print(" and ".join(str(path) for path in (cfg.out, cfg.csv) if path))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-# Sourced by demo.sh and test.sh: makes the virtual environment .venv and installs requirements.txt, once.
+# Sourced by demo.sh and test.sh: makes the virtual environment .venv and installs requirements-test.txt (and so
+# requirements.txt), once.
 # Leaves the interpreter's path in $python. PYTHON=... chooses the interpreter that the environment is made with.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -16,19 +17,19 @@ setup() {
             return 2
         }
     fi
-    if ! cmp -s requirements.txt $stamp; then
-        echo "installing requirements.txt into .venv"
+    if ! cat requirements.txt requirements-test.txt | cmp -s - $stamp; then
+        echo "installing requirements-test.txt into .venv"
         # uv installs the same packages several times faster; pip does where it cannot be had.
         $python -m pip install --quiet --disable-pip-version-check uv 2>/dev/null || true
         if $python -m uv --version >/dev/null 2>&1; then
-            $python -m uv pip install --quiet --python $python -r requirements.txt
+            $python -m uv pip install --quiet --python $python -r requirements-test.txt
         else
-            $python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+            $python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
         fi || {
-            echo "error: requirements.txt could not be installed (see above)" >&2
+            echo "error: requirements-test.txt could not be installed (see above)" >&2
             return 2
         }
-        cp requirements.txt $stamp
+        cat requirements.txt requirements-test.txt >$stamp
     fi
 }
 

@@ -57,13 +57,12 @@ student photo resim4 "${LDN_STEPS:-20000}" --init_path "$(weights round3)"
 for stage in BSN:BSN SR:SR Deblur:DeblurNet; do
     cp "$exp/${stage%:*}/photo/ckpts/${stage#*:}_last.pth" "model/${stage#*:}_photo.pth"
 done
-for vth in 1 2 4; do
-    for protocol in centre sequence; do
-        $python scripts/compare.py --base_folder "$folder/val" --vth $vth --protocol $protocol --cache "$cache" \
-            --spike_gain both --ceilings --out "$folder/results/vth${vth}_$protocol"
-    done
+table=(scripts/tables.py --cache "$cache" --metrics psnr ssim)
+for protocol in centre sequence; do
+    $python "${table[@]}" --base_folder "$folder/val" --protocol $protocol --methods blur sdm sdm21 sdm_bsn teacher ldn \
+        --spike_gain both --ceilings --out "$folder/results/$protocol"
 done
 for motion in 10 40 100; do
-    $python scripts/compare.py --base_folder "$folder/val$motion" --protocol sequence --cache "$cache" --no-teacher_rows \
+    $python "${table[@]}" --base_folder "$folder/val$motion" --protocol sequence --methods blur sdm sdm21 ldn \
         --out "$folder/results/motion$motion"
 done

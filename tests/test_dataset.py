@@ -250,3 +250,34 @@ def test_several_thresholds_are_drawn(films):
     assert 4 <= kinds.count(2) <= 16
     with pytest.raises(OSError, match="spike_data_vth4"):
         SpikeData(films, "GOPRO", "train", vth=1, more_vth=[4])
+
+
+def test_images_of_any_format_and_streams_in_capitals(copy):
+    """The same samples whatever the files are called; what is hidden is none."""
+    expected = SpikeData(copy, "GOPRO", "train", use_sharp=True)[1]
+    spikes, blurs = paths(copy)
+    cv2.imwrite(str(blurs[1].with_suffix(".bmp")), cv2.imread(str(blurs[1])))
+    blurs[1].unlink()
+    sharp = copy / "train/sharp_data" / blurs[1].parent.name / f"{blurs[1].stem}.png"
+    cv2.imwrite(str(sharp.with_suffix(".tiff")), cv2.imread(str(sharp)))
+    sharp.with_suffix(".tiff").rename(sharp.with_suffix(".TIFF"))
+    sharp.unlink()
+    spikes[1].rename(spikes[1].with_suffix(".DAT"))
+    shutil.copytree(spikes[0].parent, spikes[0].parents[1] / ".trash")
+    for layout in ("GOPRO", "real"):
+        data = SpikeData(copy, layout, "train", use_sharp=True)
+        assert len(data) == len(spikes)
+        assert all(torch.equal(data[1][key], expected[key]) for key in ("blur", "spike"))
+    assert torch.equal(SpikeData(copy, "GOPRO", "train", use_sharp=True)[1]["sharp"], expected["sharp"])
+
+
+def test_names_that_are_no_utf8_can_be_shown(copy):
+    """As a Chinese Windows leaves them in a zip."""
+    import os
+
+    for kind in ("blur_data", "spike_data"):
+        folder = sorted((copy / "train" / kind).iterdir())[0]
+        os.rename(folder, os.fsencode(folder.parent) + b"/\xb2\xe2\xca\xd4")
+    data = SpikeData(copy, "GOPRO", "train")
+    assert "\\xb2\\xe2\\xca\\xd4/000019" in data.names and len(data[len(data) - 1]["blur"]) == 3
+    "".join(data.names).encode()

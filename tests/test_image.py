@@ -3,7 +3,18 @@ import numpy as np
 import pytest
 import torch
 
-from codes.image import enlarge_to, grey, grid, label, read_image, to_float, to_uint8, write_animation, write_image
+from codes.image import (
+    AnimationWriter,
+    enlarge_to,
+    grey,
+    grid,
+    label,
+    read_image,
+    to_float,
+    to_uint8,
+    write_animation,
+    write_image,
+)
 
 
 def test_grey_is_the_official_sum_in_bgr():
@@ -68,13 +79,67 @@ def test_label_writes_in_the_upper_left_and_leaves_the_rest():
 def test_animations_can_be_read_back(tmp_path):
     frames = [np.full((32, 48, 3), value, np.uint8) for value in (0, 120, 240)]
     write_animation(tmp_path / "a.gif", frames)
-    write_animation(tmp_path / "a.mp4", frames)
-    for name in ("a.gif", "a.mp4"):
-        video, levels = cv2.VideoCapture(str(tmp_path / name)), []
-        while (frame := video.read()[1]) is not None and len(levels) < 10:
-            assert frame.shape == (32, 48, 3)
-            levels.append(frame.mean())
-        assert levels == pytest.approx([0, 120, 240], abs=6)
+    video, levels = cv2.VideoCapture(str(tmp_path / "a.gif")), []
+    while (frame := video.read()[1]) is not None and len(levels) < 10:
+        assert frame.shape == (32, 48, 3)
+        levels.append(frame.mean())
+    assert levels == pytest.approx([0, 120, 240], abs=6)
+
+
+def test_videos_are_what_browsers_and_slides_play(tmp_path):
+    """H.264 in yuv420p, its colours named in the file and right; one row and one column less where they are odd."""
+    import av
+
+    bars = np.uint8([[0, 0, 255], [0, 255, 0], [255, 0, 0], [255, 255, 255], [30, 160, 220]]).repeat(16, axis=0)
+    frames = [np.roll(np.tile(bars, (49, 1, 1)), 16 * shift, axis=1) for shift in range(5)]
+    write_animation(tmp_path / "a.mp4", frames, fps=7)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        assert (context.name, context.pix_fmt, context.width, context.height) == ("h264", "yuv420p", 80, 48)
+        assert (stream.frames, stream.average_rate) == (5, 7)
+        assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
+        for frame, expected in zip(container.decode(video=0), frames, strict=True):
+            # Y'CbCr of BT.709, limited range, to B,G,R by its definition.
+            y, cb, cr = (plane.astype(float) for plane in split_planes(frame.to_ndarray(), 48, 80))
+            y, cb, cr = (y - 16) / 219, (cb - 128) / 224, (cr - 128) / 224
+            red, blue = y + 1.5748 * cr, y + 1.8556 * cb
+            green = (y - 0.2126 * red - 0.0722 * blue) / 0.7152
+            shown = 255 * np.stack([blue, green, red], axis=-1)
+            assert np.abs(shown[8:-8, 8::16] - expected[8:40, 8::16]).max() <= 6  # in the middle of each bar
+
+
+def split_planes(planes, height, width):
+    """Y, Cb and Cr of yuv420p, each ``(height, width)``."""
+    y, cb, cr = np.split(planes.reshape(-1), [height * width, height * width * 5 // 4])
+    return y.reshape(height, width), *(c.reshape(height // 2, -1).repeat(2, 0).repeat(2, 1) for c in (cb, cr))
+
+
+def test_a_video_that_fails_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="no known kind of video"):
+        write_animation(tmp_path / "a.xyz", [np.zeros((16, 16, 3), np.uint8)])
+    with pytest.raises(RuntimeError), AnimationWriter(tmp_path / "a.mp4") as writer:
+        writer.add(np.zeros((16, 16, 3), np.uint8))
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_a_jpeg_that_is_cut_is_refused_wherever_it_is_cut(progressive, tmp_path):
+    """Also where the preview in its header has an end marker of its own, and where bytes follow the picture."""
+    image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
+    preview = cv2.imencode(".jpg", image[::4, ::4])[1].tobytes()
+    content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])[1].tobytes()
+    segment = b"Exif\0\0" + preview
+    content = content[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + content[2:]
+    path = tmp_path / "a.jpg"
+    for whole in (content, content + b"\0" * 3000):
+        path.write_bytes(whole)
+        assert read_image(path).shape == (64, 80, 3)
+    for end in (3, 100, len(segment) + 10, len(content) // 2, len(content) - 2, len(content) - 1):
+        path.write_bytes(content[:end])
+        with pytest.raises(ValueError, match="no image that can be decoded"):
+            read_image(path)
 
 
 def test_animations_keep_the_colour_of_small_things(tmp_path):

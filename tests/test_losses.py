@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from codes.engine.checkpoint import load_weights
 from codes.losses import TeacherLoss, gaussian_ssim, reblur_loss, spike_loss
@@ -46,12 +47,12 @@ def test_golden_filled(golden):
     assert total == pytest.approx(float(data["grad_norm_all"]), rel=1e-3)
 
 
-def test_golden_trained(golden, golden_folder):
+def test_golden_trained(golden, golden_full):
     """Teacher, student and loss with the networks of a short run of the original program."""
     data, crop = golden("ldn_loss_trained"), golden("ldn_loss")
     spike, blur = torch.from_numpy(crop["spike"]), torch.from_numpy(crop["blur"])
     networks = [
-        load_weights(network, golden_folder / "reference_run" / f"{name}.pth").eval()
+        load_weights(network, golden_full / "reference_run" / f"{name}.pth").eval()
         for name, network in (("BSN", BSN()), ("SR", EDSR()), ("LDN", Deblur_Net()))
     ]
     _, labels, students = the_loss(data, spike, blur, networks)
@@ -74,6 +75,30 @@ def test_gaussian_ssim_against_scikit_image():
     )
     pair = (torch.from_numpy(image)[None, None] for image in (first, second))
     assert gaussian_ssim(*pair).item() == pytest.approx(full[5:-5, 5:-5].mean(), abs=1e-5)
+
+
+def test_gaussian_ssim_against_grouped_convolutions():
+    """Value and gradient, as pytorch_msssim computes them, in float64; also a few images at a time."""
+    first, second = torch.rand(2, 3, 3, 20, 33, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    window = torch.exp(-((torch.arange(11.0).double() - 5) ** 2) / (2 * 1.5**2))
+    kernel = (window / window.sum()).expand(3, 1, 1, 11)
+
+    def blurred(x):
+        return F.conv2d(F.conv2d(x, kernel, groups=3), kernel.transpose(2, 3), groups=3)
+
+    x = first.clone().requires_grad_()
+    mean1, mean2 = blurred(x), blurred(second)
+    var1, var2 = blurred(x * x) - mean1**2, blurred(second * second) - mean2**2
+    structure = (2 * (blurred(x * second) - mean1 * mean2) + 0.03**2) / (var1 + var2 + 0.03**2)
+    expected = 1 - (structure * (2 * mean1 * mean2 + 0.01**2) / (mean1**2 + mean2**2 + 0.01**2)).mean()
+    expected.backward()
+    y, z = first.float().requires_grad_(), first.float()[:, None].requires_grad_()
+    together = 1 - gaussian_ssim(y, second.float()).mean()
+    in_parts = TeacherLoss("ssim")(z, second.float()[:, None])
+    for loss, leaf in ((together, y), (in_parts, z)):
+        loss.backward()
+        assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
+        np.testing.assert_allclose(leaf.grad.view_as(x), x.grad, atol=1e-4 * x.grad.abs().max().item())
 
 
 def test_terms_add_up():

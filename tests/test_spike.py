@@ -5,7 +5,6 @@ import torch
 from codes.spike import (
     EXPOSURE,
     ExposureWindow,
-    hold_out,
     read_dat,
     spike_window,
     tfi,
@@ -101,7 +100,7 @@ def test_tfp_golden(golden):
     spike = np.random.default_rng(3).random((2, 137, 12, 16)) < 0.35
     spike[:, :, :2, :3] = 0
     spike[0, :, 5, 5] = 0
-    for key in expected.files:
+    for key in expected:
         _, centre, length = key.split("_")
         result = tfp(torch.from_numpy(spike), int(centre), int(length))
         assert result.dtype == torch.float32
@@ -142,38 +141,3 @@ def test_tfi_by_hand():
     assert tfi(spike, 9).flatten().tolist() == [0, 0, 0, 0]
     with pytest.raises(ValueError, match="outside the 10-frame stream"):
         tfi(spike, 10)
-
-
-def test_random_instants_cover_the_exposure():
-    drawn = np.array([EXPOSURE.random_instants(5, (3, step)) for step in range(400)])
-    edges = [20, 39, 58, 78, 97, 117]  # 97 frames in 5 parts
-    for part in range(5):
-        assert set(drawn[:, part]) == set(range(edges[part], edges[part + 1]))
-    assert EXPOSURE.random_instants(5, (3, 7)) == tuple(drawn[7])
-    assert EXPOSURE.random_instants(97, 0) == tuple(range(20, 117))
-    with pytest.raises(ValueError, match="98 instants"):
-        EXPOSURE.random_instants(98, 0)
-
-
-def test_hidden_frames():
-    """A stream whose frames say their own number, so that what was hidden and what stands there can be read off."""
-    stream = torch.arange(30).float().view(1, 30, 1, 1).expand(2, 30, 4, 6)
-    seen = set()
-    for seed in range(12):
-        shown, rates = hold_out(stream, (5, 20), seed)
-        assert torch.equal(rates[0, :, 0, 0], torch.tensor([5.0, 20.0])) and rates.shape == (2, 2, 4, 6)
-        frames = shown[1, :, 3, 2].tolist()
-        hidden = [index for index in range(30) if frames[index] != index]
-        for centre, (before, middle, after) in zip((5, 20), (hidden[:3], hidden[3:]), strict=True):
-            assert middle == centre and after - centre == centre - before
-            seen.add(after - centre)
-            # beside one another the earlier of two equally near frames is taken, at the edges the only near one
-            expected = {1: [centre - 2, centre - 2, centre + 2], 2: [centre - 3, centre - 1, centre + 1],
-                        3: [centre - 4, centre - 1, centre + 2]}[after - centre]  # fmt: skip
-            assert [frames[i] for i in (before, middle, after)] == expected
-        assert not set(frames) & set(hidden)
-    assert seen == {1, 2, 3}
-    for instants in ((2,), (27,)):
-        with pytest.raises(ValueError, match="expected 3 to 26"):
-            for seed in range(12):
-                hold_out(stream, instants, seed)

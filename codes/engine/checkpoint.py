@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from codes.engine.vet import Unfit, vet
+from codes.engine import vet
 from codes.errors import InputError, MissingFileError
 from codes.files import replacing
 from codes.model.registry import NETWORKS, Network
@@ -32,11 +32,8 @@ def read(path, hint: str = ""):
         raise MissingFileError(f"no checkpoint at {path}" + (f"; {hint}" if hint else ""))
     with open(path, "rb") as file:
         try:
-            vet(file)
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except Unfit as fault:
-            raise InputError(f"{path} {fault}") from None
-        except MemoryError:
+            return vet.load(file, path)
+        except (InputError, MemoryError):
             raise
         except Exception:  # a damaged file can make its readers fail in any way
             raise InputError(

@@ -48,10 +48,14 @@ def fail(message, program: str | None = None) -> None:
 
 
 def command(main: Callable[[], None]) -> None:
-    """Run a script's ``main``: a user's mistake becomes one line, Ctrl-C exit code 130, a bug its traceback.
+    r"""Run a script's ``main``: a user's mistake becomes one line, Ctrl-C exit code 130, a bug its traceback.
 
-    Of several processes (:mod:`codes.engine.distributed`) the first that fails is heard.
+    Of several processes (:mod:`codes.engine.distributed`) the first that fails is heard. What a terminal cannot show
+    (a file's name that is no UTF-8) is shown as ``\udcNN``.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         _let_go(main)
     except (InputError, OSError) as error:

@@ -27,7 +27,7 @@ def choose_device(name: str) -> torch.device:
     if name == "cpu":
         keep_memory()
     kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdigit())):
+    if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):
         raise InputError(f"--device is '{name}'; expected auto, cpu, cuda, cuda:N or mps")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()

@@ -11,12 +11,17 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from codes.engine.device import describe
 from codes.engine.folder import batch_in_words
 from codes.engine.schedule import change_of_end
+from codes.files import as_json
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 FILES = ("metrics.jsonl", "results.txt")
 PRINT_SECONDS = 20
@@ -38,7 +43,9 @@ class Log:
     def __init__(self, folder: Path, every: int = 10, silent: bool = False):
         self.folder, self.every, self.silent = folder, every, silent
         self.sums: dict[str, float] = {}
-        self._file_open, self._board, self._progress = False, None, None
+        self._file_open = False
+        self._board: SummaryWriter | None = None
+        self._progress: Progress | None = None
 
     def lengths(self) -> dict[str, int]:
         """Bytes of the log files."""
@@ -91,7 +98,7 @@ class Log:
         record = {"kind": kind, "step": step, "epoch": epoch, **values}
         if not self.silent:
             with open(self.folder / FILES[0], "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(as_json(record, indent=None) + "\n")
         return record
 
     def skipped(self, faults: dict[str, str], step: int, epoch: int) -> None:

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from codes.engine.command import Parser, nearest
-from codes.errors import InputError
+from codes.errors import InputError, MissingFileError
 from codes.model.registry import weight_options
 
 GROUPS = {"official": "official options", "run": "of the run", "beyond": "beyond the paper"}
@@ -327,7 +327,9 @@ def read_yaml(path, cls: type) -> dict:
         where = path if line is None else f"{path}:{line + 1}:{column + 1}"
         raise InputError(f"{where} is not valid YAML ({why})") from None
 
-    text, values, lines = _yaml_text(path), {}, {}
+    text = _yaml_text(path)
+    values: dict[str, Any] = {}
+    lines: dict[str, int] = {}
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
@@ -482,7 +484,7 @@ def _size(field, value) -> Size:
 def with_weights(cls: type) -> type:
     """``cls`` with the options that name weight files, one for each network of the registry: ``--bsn_path`` ..."""
     fields = [
-        (flag, Path | None, option(None, about, group="weights and hardware", recipe=False))
+        (flag, Path | None, option(None, f"{about}, or a run's folder", group="weights and hardware", recipe=False))
         for flag, about in weight_options().items()
     ]
     space = {"__module__": cls.__module__, "__doc__": cls.__doc__}
@@ -490,9 +492,33 @@ def with_weights(cls: type) -> type:
 
 
 def weights_of(cfg) -> dict[str, str]:
-    """The weight files that a configuration names, by flag, for :class:`codes.engine.weights.Weights`."""
-    given = {flag.removesuffix("_path"): getattr(cfg, flag) for flag in weight_options()}
-    return {flag: str(path) for flag, path in given.items() if path}
+    """The weight files that a configuration names, by flag, for :class:`codes.engine.weights.Weights`.
+
+    Raises:
+        MissingFileError, InputError: as in :func:`weight_file`.
+    """
+    given = {flag: getattr(cfg, flag) for flag in weight_options()}
+    return {flag.removesuffix("_path"): str(weight_file(flag, path)) for flag, path in given.items() if path}
+
+
+def weight_file(flag: str, path: Path) -> Path:
+    """The weight file that an option names: the file itself, or the last of a finished run's folder.
+
+    Raises:
+        MissingFileError: there is none.
+        InputError: the folder holds several.
+    """
+    if path.is_file():
+        return path
+    found = sorted(path.glob("ckpts/*_last.pth"))
+    if not found:
+        raise MissingFileError(
+            f"no checkpoint at {path} (--{flag}); expected a weight file, or the folder of a finished run, which holds "
+            "ckpts/NAME_last.pth"
+        )
+    if len(found) > 1:
+        raise InputError(f"--{flag} {path} holds {' and '.join(file.name for file in found)}; name one")
+    return found[0]
 
 
 def as_dict(cfg) -> dict:

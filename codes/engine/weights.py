@@ -49,7 +49,8 @@ def load_student(path, gain: bool = False, hint: str = "") -> nn.Module:
     """
     found = looks_like(state_dict(path, "a student", hint), role="student")
     student = load_network(found.key if found else "ldn", path, hint)
-    student.gain = student.gain or gain
+    if gain:
+        student.gain = True  # type: ignore[assignment]
     return student
 
 

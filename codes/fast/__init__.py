@@ -16,8 +16,8 @@ from codes.fast import bsn, edsr, ldn, san
 FORMS = (bsn.ShiftConv, bsn.BSN, edsr.EDSR, ldn.Deblur_Net, san.ImplicitFusion, san.DeformableConvolution)
 """All fast classes; each has its plain one as its only base."""
 
-FAST = {form.__base__: form for form in FORMS}
-PLAIN = {form: form.__base__ for form in FORMS}
+FAST: dict[type, type] = {form.__base__: form for form in FORMS}
+PLAIN: dict[type, type] = {form: form.__base__ for form in FORMS}
 
 
 def quicken(network: nn.Module, device: torch.device) -> nn.Module:

@@ -1,6 +1,6 @@
 """Every way from a blurry image and its spikes to sharp images, under one name each.
 
-What deblurs, compares and measures (codes/inference.py, scripts/reproduce_tables.py, scripts/robustness.py ...) takes
+What deblurs, compares and measures (codes/inference.py, scripts/tables.py, scripts/robustness.py ...) takes
 its methods from here; a new one is one function in :func:`methods`; students come from the registry.
 
 Methods that are given spikes alone return grey images (:attr:`Method.grey`): the light at the size of the spikes, as

@@ -21,10 +21,9 @@ from codes.inference.registering import REMAINS, register
 from codes.inference.streams import Layout
 from codes.inference.timing import Timing, find_exposure, misfit
 from codes.registration import Registration
-from codes.spike import EXPOSURE, tfp_long
+from codes.spike import EXPOSURE, SCALE, tfp_long
 from codes.tone import Tone, estimate
 
-SCALE = 4
 OFFICIAL = slice(EXPOSURE.start, EXPOSURE.stop)
 TURNED = {"flipped vertically": "vertical", "flipped horizontally": "horizontal", "turned by 180 degrees": "both"}
 OTHER_BITS = "packed with the other bit order"

@@ -1,7 +1,6 @@
 """Photographs as cameras give them: of 8 bits, or of 10 to 16 in 16, turned as Exif says."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -41,8 +40,6 @@ def read_photo(path, bits: int = 0, turn: bool = True) -> Photo:
     """
     encoded = np.fromfile(path, np.uint8)
     content = encoded.tobytes() if encoded[:3].tobytes() == JPEG else b""
-    if content and b"\xff\xd9" not in content[-4096:]:
-        raise InputError(f"{path} is a JPEG without its end ({encoded.size} bytes): it is cut; copy it anew")
     pixels = read_image(path)  # refuses what is broken
     deep = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     orientation = _orientation(content)
@@ -91,8 +88,3 @@ def _tiff_orientation(tiff: bytes) -> int:
             value = number(at + 8, 2)
             return value if 1 <= value <= 8 else 1
     return 1
-
-
-def is_image(path: Path) -> bool:
-    """Whether OpenCV has a reader for such a file."""
-    return path.name[0] != "." and cv2.haveImageReader(str(path))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from codes.dat import read_dat
 from codes.errors import InputError
-from codes.spike import read_dat
 
 ARRAYS = (".npy", ".npz")
 SUFFIXES = (".dat", *ARRAYS)

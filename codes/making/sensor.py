@@ -9,9 +9,11 @@ pixel fires about every frame; the paper's Vth = 2 and 4 are the constants 4 and
 Source: S-SDM (arXiv 2403.09486), section 4.1, with the constants of the official simulator.
 """
 
+import cv2
 import numpy as np
 
 from codes.errors import InputError
+from codes.image import grey
 
 # The official simulator's factors. It publishes the product, not a derivation; the units are our reading.
 FULL_SCALE_ILLUMINANCE = 250.0  # light on the sensor at grey level 1
@@ -27,6 +29,25 @@ VTH_UNIT = 2.0
 
 NOISE_GAP_MEAN, NOISE_GAP_STD = 140.0, 50.0
 """Gaps between noise spikes, in slots of the cube laid out as (H, W, T): about 0.7 % of all slots."""
+
+
+def seen_by_spike_camera(frame: np.ndarray, scale: int) -> np.ndarray:
+    """What the spike camera sees of a frame: bilinear at half-pixel centres without antialiasing, grey.
+
+    That is the mean of the central 2x2 pixels of each block, of an odd scale the central pixel.
+
+    Args:
+        frame: uint8, or float32 in [0, 1], ``(H, W, 3)``, B,G,R; both sides are multiples of ``scale``.
+        scale: pixels of the frame per pixel of the spike camera, each way.
+
+    Returns:
+        float32 ``(H / scale, W / scale)`` in [0, 1].
+    """
+    size = frame.shape[1] // scale, frame.shape[0] // scale
+    small = cv2.resize(frame.astype(np.float32, copy=False), size, interpolation=cv2.INTER_LINEAR)
+    if frame.dtype == np.uint8:
+        small /= np.float32(255)
+    return np.ascontiguousarray(grey(small, axis=-1)[..., 0])
 
 
 def integrate_and_fire(frames: np.ndarray, warmup: np.ndarray, vth: float = 1.0) -> np.ndarray:

@@ -6,8 +6,7 @@ a little rotation and zoom). Cut-outs of other photographs pass in front of it o
 
     blur    the mean of the 97 sub-frames under the exposure
     sharp   the sub-frames at the 7 instants of the sequence protocol
-    spikes  all 137, each brought to a quarter of the size (bilinear, half-pixel centres, no antialiasing:
-            the mean of the central 2x2 of each 4x4 block), grey, through the sensor model
+    spikes  all 137, each as the spike camera sees it at a quarter of the size, through the sensor model
 
 just as the official program gets them from interpolated GOPRO video (S-SDM, arXiv 2403.09486, section 4.1),
 and in its layout, `{blur_data,sharp_data,spike_data}/<sequence>/<frame>.{png,png,dat}`.
@@ -28,13 +27,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from codes.dat import write_dat
 from codes.errors import InputError
-from codes.image import grey, read_image, write_image
-from codes.making.sensor import spikes_from_frames
-from codes.spike import EXPOSURE, write_dat
-
-SCALE = 4
-"""Pixels of the image per pixel of the spike camera, each way."""
+from codes.exposure import EXPOSURE, SCALE
+from codes.image import read_image, write_image
+from codes.making.sensor import seen_by_spike_camera, spikes_from_frames
 
 SPLITS = ("train", "test")
 FRAME = EXPOSURE.raw_frames + EXPOSURE.raw_frames // 2
@@ -340,7 +337,8 @@ class Scene:
         return map(self.frame, range(EXPOSURE.total))
 
 
-def _to_uint8(image: np.ndarray) -> np.ndarray:
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """A sub-frame, float32 ``(H, W, 3)`` in [0, 1], rounded to uint8."""
     return np.rint(image * 255).astype(np.uint8)
 
 
@@ -359,10 +357,9 @@ def render(scene: Scene) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
         if EXPOSURE.start <= time < EXPOSURE.stop:
             total += frame
         if time in EXPOSURE.sequence_instants:
-            sharps.append(_to_uint8(frame))
-        small = cv2.resize(frame, (width // SCALE, height // SCALE), interpolation=cv2.INTER_LINEAR)
-        light[time] = grey(small, axis=-1)[..., 0]
-    return _to_uint8(total / np.float32(EXPOSURE.length)), sharps, light
+            sharps.append(to_uint8(frame))
+        light[time] = seen_by_spike_camera(frame, SCALE)
+    return to_uint8(total / np.float32(EXPOSURE.length)), sharps, light
 
 
 def spike_folder(vth: tuple[float, ...], index: int) -> str:

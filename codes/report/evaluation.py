@@ -3,12 +3,13 @@
 A recipe says which rows its table has; everything else is here: eval mode, inference mode, timing, metrics,
 pictures, files. It never touches a checkpoint.
 
+The PSNR of identical images is infinite, which no mean and no JSON can hold. So in everything that is measured here a
+PSNR counts as at most :data:`HIGHEST_PSNR`.
+
 Several ranks (distributed.py) measure the samples in turn; rank 0 collects and writes, and its table is the one that
 a single process would make.
 """
 
-import csv
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,12 +27,16 @@ from codes.engine import distributed
 from codes.engine.device import autocast, describe
 from codes.engine.loader import loader
 from codes.engine.options import as_dict
-from codes.engine.run import provenance
+from codes.engine.provenance import provenance
 from codes.errors import InputError
-from codes.files import replacing
+from codes.files import replacing, write_json
 from codes.image import to_uint8, write_image
 from codes.metrics import compute_img_metric
 from codes.report.figures import magnified
+from codes.report.table import METRICS, Table
+
+HIGHEST_PSNR = 100.0
+"""dB. Of 8-bit images only two that are equal, or nearly so, reach it."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,11 @@ class Report:
     @property
     def milliseconds(self) -> float:
         """Milliseconds per sample for all rows together, without reading and metrics."""
-        return 1000 * sum(self.seconds.values()) / max(self.count, 1)
+        return sum(self.times().values())
+
+    def times(self) -> dict[str, float]:
+        """Row -> milliseconds per sample."""
+        return {row: 1000 * seconds / max(self.count, 1) for row, seconds in self.seconds.items()}
 
     def means(self) -> dict[str, dict[str, float]]:
         """Row -> metric -> mean over samples."""
@@ -129,40 +138,28 @@ class Report:
             for row, columns in self.means().items()
         ] + [f"skipped {name}: {fault}" for name, fault in self.faults.items()]
 
-    def write(self, folder: Path, about: dict) -> None:
-        """Write results.json (means and every sample), results.csv (means) and results.txt (the official lines)."""
-        means = self.means()
-        rows = {
-            row: {
-                **means[row],
-                "ms": 1000 * self.seconds[row] / max(self.count, 1),
-                "per_sample": {
-                    name: {m: values[i] for m, values in columns.items()} for i, name in enumerate(self.names)
-                },
-            }
+    def table(self) -> Table:
+        """The means, the time and the number of samples of each row."""
+        means, times = self.means(), self.times()
+        metrics = list(dict.fromkeys(metric for columns in means.values() for metric in columns))
+        columns = {"row": ""} | {metric: METRICS[metric][1] for metric in metrics} | {"ms": ".1f", "samples": "d"}
+        rows = [[row, *map(found.get, metrics), round(times[row], 1), self.count] for row, found in means.items()]
+        return Table("results", "Evaluation", columns, rows)
+
+    def per_sample(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Row -> sample -> metric -> value."""
+        return {
+            row: {name: {m: values[i] for m, values in columns.items()} for i, name in enumerate(self.names)}
             for row, columns in self.values.items()
         }
-        with replacing(folder / "results.json") as path:
-            path.write_text(
-                json.dumps(
-                    {
-                        **about,
-                        "samples": self.count,
-                        "skipped": self.faults,
-                        "ms_per_sample": self.milliseconds,
-                        "rows": rows,
-                    },
-                    indent=1,
-                )
-            )
-        metrics = list(dict.fromkeys(metric for columns in means.values() for metric in columns))
-        with replacing(folder / "results.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["row", *metrics, "ms", "samples"])
-            for row, columns in means.items():
-                writer.writerow(
-                    [row, *(columns.get(metric, "") for metric in metrics), f"{rows[row]['ms']:.1f}", self.count]
-                )
+
+    def write(self, folder: Path, about: dict) -> None:
+        """Write results.json (means and every sample), results.csv (means) and results.txt (the official lines)."""
+        times, samples = self.times(), self.per_sample()
+        rows = {row: found | {"ms": times[row], "per_sample": samples[row]} for row, found in self.means().items()}
+        values = {"samples": self.count, "skipped": self.faults, "ms_per_sample": self.milliseconds, "rows": rows}
+        write_json(folder / "results.json", about | values)
+        self.table().write(folder, "csv")
         with replacing(folder / "results.txt") as path:
             path.write_text("\n".join(self.lines()) + "\n", encoding="utf-8")
 
@@ -172,10 +169,16 @@ def measure(row: Row, metric: str, convention: str, lpips=None) -> float:
     values = []
     for prediction, target in zip(row.prediction.float().split(1), row.target.float().split(1), strict=True):
         if convention == "official" or metric == "lpips":
-            values.append(compute_img_metric(prediction, target, metric, lpips=lpips))
+            value = compute_img_metric(prediction, target, metric, lpips=lpips)
         else:
-            values.append(getattr(metric_functions, metric)(prediction, target).mean().item())
+            value = getattr(metric_functions, metric)(prediction, target).item()
+        values.append(capped(value) if metric == "psnr" else value)
     return sum(values) / len(values)
+
+
+def capped(psnr: float) -> float:
+    """A PSNR as it is counted: at most :data:`HIGHEST_PSNR`; NaN stays."""
+    return HIGHEST_PSNR if psnr > HIGHEST_PSNR else psnr
 
 
 def evaluate(run, dataset: SpikeData, rows: Rows, network: nn.Module) -> Report:
@@ -241,12 +244,15 @@ def measure_rows(
         device: where to compute.
         dataset: with sharp images where there are any.
         rows: what the table holds.
-        images: folder for pictures ``{prefix}_{index:04}_{kind}.png`` and ``..._panel.png``.
+        images: folder for pictures ``{prefix}_{index:04}_{kind}.png`` and ``..._panel.png``; those of an earlier
+            evaluation with this prefix are removed.
         prefix: officially the epoch, three digits.
         samples: how many samples, spread evenly over the data set; 0 is all.
         lpips: the network of the metric 'lpips'.
     """
     report, rank, world = Report(), distributed.rank(), distributed.world()
+    for old in images.glob(f"{prefix}_*.png") if rank == 0 else ():
+        old.unlink()
     chosen = range(len(dataset))
     if 0 < samples < len(dataset):
         chosen = [index * len(dataset) // samples for index in range(samples)]

@@ -7,7 +7,6 @@ A run folder's ``metrics.jsonl`` holds one JSON object a line: ``{"kind": "train
 "loss", ...}`` with the loss's parts by name, and ``{"kind": "eval", "step", "epoch", "row", "psnr", ...}``.
 """
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from codes.engine.command import nearest
 from codes.errors import InputError
 from codes.files import replacing
+from codes.report.table import METRICS, Table
 
 # Okabe and Ito's colours, told apart by all common kinds of colour vision, dark ones first; yellow is left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -26,16 +26,8 @@ STYLES, MARKERS = ("-", "--", ":", "-."), ("o", "s", "^", "D", "v", "P", "X")
 WIDTH, HEIGHT, COLUMNS, DPI = 9.0, 2.5, 3, 150  # inches of the figure and of a row of panels; 1350 pixels wide
 
 X_LABELS = {"step": "optimiser steps", "epoch": "epoch", "hours": "training time (h)"}
-LABELS = {
-    "loss": "training loss",
-    "tea": "teacher loss",
-    "reblur": "reblur loss",
-    "lr": "learning rate",
-    "psnr": "PSNR (dB)",
-    "ssim": "SSIM",
-    "mse": "MSE",
-    "lpips": "LPIPS",
-}
+LABELS = {"loss": "training loss", "tea": "teacher loss", "reblur": "reblur loss", "lr": "learning rate"}
+LABELS |= {metric: title for metric, (title, _) in METRICS.items()} | {"psnr": "PSNR (dB)"}
 ABOUT = {"kind", "step", "epoch", "seconds", "row"}
 
 
@@ -218,17 +210,15 @@ def run_panels(
     return panels
 
 
-def write_csv(panels: list[Panel], x: str, path) -> None:
+def points_table(panels: list[Panel], x: str) -> Table:
     """Every point of the panels: quantity, run, row, place (in the column named ``x``), value, running mean."""
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["quantity", "run", "row", x, "value", "smooth"])
-        for panel in panels:
-            for line in panel.lines:
-                raw = line.y if line.raw is None else line.raw
-                for across, value, mean in zip(line.x, raw, line.y, strict=True):
-                    row = [panel.key, line.name, line.part, f"{across:.10g}", float(value), float(mean)]
-                    writer.writerow(row)
+    table = Table("points", "", dict.fromkeys(("quantity", "run", "row", x), "") | {"value": ".4g", "smooth": ".4g"})
+    for panel in panels:
+        for line in panel.lines:
+            raw = line.y if line.raw is None else line.raw
+            for across, value, mean in zip(line.x, raw, line.y, strict=True):
+                table.rows.append([panel.key, line.name, line.part, f"{across:.10g}", float(value), float(mean)])
+    return table
 
 
 def draw(panels: list[Panel], colours: dict[str, str] | None = None, markers: bool = False):
@@ -297,21 +287,20 @@ def save(figure, path) -> Path:
     return Path(path)
 
 
-def plot_runs(folders: Sequence | dict, path="runs.png", table="", **options) -> Path:
-    """Draw the training curves of run folders into one file; see :func:`run_panels` for the options.
+def plot_runs(folders: Sequence | dict, path="runs.png", table="", x: str = "step", **options) -> Path:
+    """Draw the training curves of run folders into one file, whose path is returned.
 
     Args:
         folders: run folders, or name -> run folder.
         path: the picture.
         table: CSV file for the points, '' is none.
-        options: ``keys``, ``x``, ``smooth``, ``log``.
-
-    Returns:
-        ``path``.
+        x: what lies on the x axis.
+        options: ``keys``, ``smooth``, ``log`` of :func:`run_panels`.
     """
-    panels = run_panels(folders, **options)
+    panels = run_panels(folders, x=x, **options)
     if table:
-        write_csv(panels, options.get("x", "step"), table)
+        with replacing(table) as temporary:
+            temporary.write_text(points_table(panels, x).csv(), encoding="utf-8", newline="")
     return save(draw(panels), path)
 
 

@@ -15,8 +15,8 @@ trial() { # name, data set, options
         --lr 2e-3 --lr_schedule onecycle --grad_clip 1 --eval_every 0 --save_every 100000 --precision bf16 --workers 1 \
         --eval_samples 1 "${@:3}"
     for vth in 1 4; do
-        $python scripts/compare.py --base_folder "$folder/val" --vth $vth --protocol sequence --cache "$folder/cache" --eval_images 0 \
-            --model_folder none --no-teacher_rows --frames 2 --precision bf16 --deblur_run "$run" --out "$run/vth$vth" | grep Student
+        $python scripts/tables.py --base_folder "$folder/val" --vth $vth --protocol sequence --cache "$folder/cache" --eval_images 0 \
+            --methods ldn --deblur_path "$run" --no-shipped --metrics psnr ssim --precision bf16 --out "$run/vth$vth" | grep "| Student"
     done
 }
 captures=$folder/captures first=$folder/resim1/GOPRO

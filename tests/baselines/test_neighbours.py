@@ -157,9 +157,9 @@ def test_sizes_that_do_not_fit_are_refused():
 
 @torch.inference_mode()
 @pytest.mark.parametrize(("case", "frames", "batch"), [("A", 56, 1), ("C", 65, 2)])
-def test_spkdeblurnet_golden(case, frames, batch, golden_folder):
+def test_spkdeblurnet_golden(case, frames, batch, golden, golden_folder):
     network = filled_by(SpkDeblurNet(frames), keys_of(SpkDeblurNet, golden_folder))
-    expected = np.load(golden_folder / "spkdeblurnet" / f"spkdeblurnet_{case}.npz")
+    expected = golden(f"spkdeblurnet/spkdeblurnet_{case}")
     random = np.random.default_rng(0)
     blur = torch.from_numpy(random.random((batch, 3, 128, 128)).astype(np.float32))
     spike = torch.from_numpy(random.random((batch, frames, 64, 64)) < 0.3)
@@ -174,9 +174,9 @@ def test_spkdeblurnet_golden(case, frames, batch, golden_folder):
 
 @torch.inference_mode()
 @pytest.mark.parametrize(("case", "out", "height", "width"), [("A", "out", 128, 128), ("C", "out_unpadded", 100, 90)])
-def test_stir_golden(case, out, height, width, golden_folder):
+def test_stir_golden(case, out, height, width, golden, golden_folder):
     network = filled_by(STIR(), keys_of(STIR, golden_folder))
-    expected = np.load(golden_folder / "stir" / f"stir_{case}.npz")
+    expected = golden(f"stir/stir_{case}")
     spike = spikes(1, 61, height, width)
     np.testing.assert_allclose(network(spike), expected[out], rtol=0, atol=2e-5)
     if case == "A":  # what training is given, with the normalisation of the golden files
@@ -185,14 +185,14 @@ def test_stir_golden(case, out, height, width, golden_folder):
             np.testing.assert_allclose(image.clamp(0, 1), expected[f"img_pred_{level}"].clip(0, 1), rtol=0, atol=2e-5)
 
 
-def test_warp_golden(golden_folder):
-    file = np.load(golden_folder / "stir" / "stir_warp.npz")
+def test_warp_golden(golden):
+    file = golden("stir/stir_warp")
     moved = warp(torch.from_numpy(file["x"]), torch.from_numpy(file["flow"]))
     np.testing.assert_allclose(moved, file["out"], rtol=0, atol=2e-5)
 
 
-def test_spike_functions_golden(golden_folder):
-    file = np.load(golden_folder / "spkdeblurnet" / "spike_functions.npz")
+def test_spike_functions_golden(golden):
+    file = golden("spkdeblurnet/spike_functions")
     for frames in (33, 56, 65):
         for name, reach in (("", 50), ("_w10", 10)):
             spike, middle = file[f"spike_{frames}"], frames // 2
@@ -205,9 +205,9 @@ def test_spike_functions_golden(golden_folder):
     np.testing.assert_array_equal(pack(file["dat_spike"].astype(bool)).ravel(), file["dat_bytes"])
 
 
-def test_metrics_golden(golden_folder):
+def test_metrics_golden(golden, golden_folder):
     expected = json.loads((golden_folder / "spkdeblurnet" / "metrics.json").read_text())
-    arrays = np.load(golden_folder / "spkdeblurnet" / "metrics.npz")
+    arrays = golden("spkdeblurnet/metrics")
     pair = [torch.from_numpy(arrays[name]) for name in ("pred", "gt")]
     grey = [image[:, :1] for image in pair]
     stir = [torch.from_numpy(arrays[name])[None, None] for name in ("stir_pred", "stir_gt")]

@@ -9,10 +9,10 @@ from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
 
 
-def test_authors_and_reference_files(golden_folder):
-    load_weights(Deblur_Net(), golden_folder / "official" / "DeblurNet_100.pth")
+def test_authors_and_reference_files(golden_full):
+    load_weights(Deblur_Net(), golden_full / "official" / "DeblurNet_100.pth")
     for name, network in (("BSN", BSN()), ("SR", EDSR()), ("LDN", Deblur_Net())):
-        path = golden_folder / "reference_run" / f"{name}.pth"
+        path = golden_full / "reference_run" / f"{name}.pth"
         state = torch.load(path, weights_only=True)
         for key, value in load_weights(network, path).state_dict().items():
             assert torch.equal(value, state[key])

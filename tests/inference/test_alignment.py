@@ -1,9 +1,11 @@
+import os
 import shutil
 
 import cv2
 import numpy as np
 import pytest
 
+from codes.image import read_image, write_image
 from codes.inference.alignment import align
 from codes.spike import read_dat, write_dat
 from tests.conftest import call
@@ -79,3 +81,19 @@ def test_check_real_captures(tiny, tmp_path):
     assert "2 samples, all sound" in out
     _, err = call("scripts/check_dataset.py", tmp_path, code=2)
     assert "holds no spike_data" in err
+
+
+def test_check_dataset_names_images_without_streams_and_odd_names(copy, tmp_path):
+    argv = copy, "--sheet", tmp_path / "sheet.png"
+    streams = sorted((copy / "train/spike_data").glob("*/*.dat"))
+    streams[0].rename(streams[0].with_suffix(".bin"))
+    out, _ = call("scripts/check_dataset.py", *argv, code=2)
+    assert f"{streams[0].parent.name}/000019.png: no stream of that name" in out
+    streams[0].with_suffix(".bin").rename(streams[0].with_suffix(".DAT"))
+    for kind in ("blur_data", "spike_data", "sharp_data"):
+        os.rename(copy / "test" / kind / "0000_chelsea", os.fsencode(copy / "test" / kind) + b"/\xb2\xe2\xca\xd4")
+    first = next((copy / "train/blur_data").glob("*/*.png"))
+    write_image(first.with_name("000006.png"), read_image(first))  # a video's first exposure has no spikes before it
+    out, _ = call("scripts/check_dataset.py", *argv)
+    assert "test/spike_data/\\xb2\\xe2\\xca\\xd4" in out and "all sound" in out
+    assert "000006.png: no stream, as at the beginning" in out and (tmp_path / "sheet.png").is_file()

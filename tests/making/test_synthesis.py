@@ -10,6 +10,8 @@ import pytest
 
 from codes.engine.command import command
 from codes.image import read_image, write_image
+from codes.making import demo
+from codes.making.photos import split_photos
 from codes.making.synthesis import (
     Background,
     Foreground,
@@ -22,7 +24,6 @@ from codes.making.synthesis import (
 )
 from codes.spike import EXPOSURE, read_dat
 from scripts import make_demo_data
-from scripts.make_demo_data import split_photos
 from tests.conftest import ROOT
 
 SIZE = (48, 64)
@@ -206,14 +207,14 @@ def test_same_seed_same_bytes_whatever_the_workers(made, tmp_path):
 
 def test_an_interrupted_run_goes_on(made, tmp_path, monkeypatch, capsys):
     out = tmp_path / "GOPRO"
-    write_sample = make_demo_data.write_sample
+    write_sample = demo.write_sample
 
     def interrupted(sample, folder):
         if sample.split == "test":
             raise KeyboardInterrupt
         write_sample(sample, folder)
 
-    monkeypatch.setattr(make_demo_data, "write_sample", interrupted)
+    monkeypatch.setattr(demo, "write_sample", interrupted)
     with pytest.raises(SystemExit) as stop:
         main(["--out", str(out), *SMALL])
     assert stop.value.code == 130 and "goes on" in capsys.readouterr().err
@@ -231,7 +232,7 @@ def test_a_folder_holds_one_configuration(made, tmp_path, capsys):
     main(["--out", str(out), *SMALL])  # more samples of the same kind may be added
     assert digest(out) == digest(made)
     capsys.readouterr()
-    for flags, word in ((["--vth", "2"], "vth"), (["--train", "1"], "fewer train samples"), (["--no_noise"], "noise")):
+    for flags, word in ((["--vth", "2"], "vth"), (["--train", "1"], "fewer train samples"), (["--no-noise"], "noise")):
         with pytest.raises(SystemExit) as stop:
             main(["--out", str(out), *SMALL, *flags])
         error = capsys.readouterr().err

@@ -49,12 +49,12 @@ def test_edsr_golden(form, golden):
 
 @torch.inference_mode()
 @pytest.mark.parametrize("weights", ["filled", "official"])
-def test_ldn_golden(weights, form, golden, golden_folder):
+def test_ldn_golden(weights, form, golden, request):
     network = Deblur_Net()
     if weights == "filled":
         filled(network)
     else:
-        state = torch.load(golden_folder / "official" / "DeblurNet_100.pth", weights_only=True)
+        state = torch.load(request.getfixturevalue("golden_full") / "official" / "DeblurNet_100.pth", weights_only=True)
         network.load_state_dict(state, strict=True)
         network.eval()
     spike = torch.from_numpy(np.random.default_rng(0).random((1, 21, 64, 80)) < 0.3)

@@ -13,13 +13,12 @@ import torch
 from codes.engine.checkpoint import load_weights, save
 from codes.engine.weights import load_student
 from codes.image import read_image
-from codes.metrics import psnr
+from codes.making.resimulation import shrunk
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
 from codes.spike import read_dat
 from scripts.fetch_photos import SOURCES, resource_files
-from scripts.resimulate import shrunk
 from tests.conftest import call, filled, options, refused
 
 
@@ -248,50 +247,3 @@ def test_loss_of_known_frames_is_their_distance(resimulated, tiny, tmp_path):
 def test_what_does_not_go_together(flags, words, tiny, tmp_path):
     assert words in refused("train_deblur.py", *options("train_deblur.py", tiny, tmp_path), *flags)
     assert not any(tmp_path.iterdir())
-
-
-def test_sequence_protocol(tiny, tmp_path):
-    """The mean over the 7 instants, counted by hand for the blurry input and the SDM."""
-    argv = ["--base_folder", tiny, "--model_folder", tmp_path, "--frames", 2, "--metric_convention", "standard"]
-    save(filled(Deblur_Net()).state_dict(), tmp_path / "DeblurNet_100.pth")
-    out, _ = call(
-        "scripts/compare.py", *argv, "--protocol", "sequence", "--spike_gain", "both", "--out", tmp_path / "s"
-    )
-    assert "mean over 7 instants" in out and "Student LDN + gain [authors' weights]" in out
-    rows = json.loads((tmp_path / "s/results.json").read_text())["rows"]
-    name = min(path.parent.name for path in (tiny / "test/spike_data").glob("*/*.dat"))
-    to = lambda path: torch.from_numpy(read_image(path) / 255.0).permute(2, 0, 1)[None]  # noqa: E731
-    blur = to(tiny / "test/blur_data" / name / "000019.png")
-    spikes = read_dat(tiny / "test/spike_data" / name / "000019.dat", 16, 24).astype(np.float64)
-    blurs, sdms = [], []
-    for number, instant in zip(range(13, 26, 2), range(20, 117, 16), strict=True):
-        sharp = to(tiny / "test/sharp_data" / name / f"{number:06}.png")
-        long, short = spikes[20:117].mean(0), spikes[instant - 4 : instant + 5].mean(0)
-        ratio = np.kron(np.divide(short, long, out=np.zeros_like(long), where=long > 0), np.ones((4, 4)))
-        blurs.append(psnr(blur, sharp).item())
-        sdms.append(psnr((blur * torch.from_numpy(ratio)).clamp(0, 1), sharp).item())
-    for row, values in (("Blur", blurs), ("SDM, raw TFP (9, nearest)", sdms)):
-        assert abs(rows[row]["per_sample"][f"{name}/000019"]["psnr"] - np.mean(values)) < 1e-3
-
-
-def test_ceilings_know_the_true_light(tiny, tmp_path):
-    argv = ["--base_folder", tiny, "--model_folder", tmp_path, "--frames", 2, "--metric_convention", "standard"]
-    call("scripts/compare.py", *argv, "--ceilings", "--out", tmp_path / "c")
-    rows = json.loads((tmp_path / "c/results.json").read_text())["rows"]
-    for path in sorted((tiny / "test/spike_data").glob("*/*.dat")):
-        name = path.parent.name
-        blur, sharp = (
-            read_image(tiny / f"test/{kind}_data" / name / "000019.png").astype(np.float32) / 255
-            for kind in ("blur", "sharp")
-        )
-        lights = [image @ np.array([0.11, 0.59, 0.3], np.float32) for image in (blur, sharp)]
-        # What the spike camera sees is the mean of the central 2x2 of each 4x4 block.
-        small = [light.reshape(16, 4, 24, 4)[:, 1:3, :, 1:3].mean((1, 3)) for light in lights]
-        large = [cv2.resize(light, (96, 64), interpolation=cv2.INTER_LINEAR) for light in small]
-        for row, (long, short) in (
-            ("SDM, noise-free spikes (bilinear)", large),
-            ("SDM, true grey frames", lights),
-        ):
-            image = np.clip(blur * np.divide(short, long, out=np.zeros_like(long), where=long > 0)[..., None], 0, 1)
-            expected = -10 * np.log10(np.mean((image - sharp) ** 2))
-            assert abs(rows[row]["per_sample"][f"{name}/000019"]["psnr"] - expected) < 0.01

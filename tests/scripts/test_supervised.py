@@ -210,10 +210,10 @@ def test_networks_of_random_weights_need_no_files():
 
 
 def test_the_sequence_table_has_a_row_for_each(data, weights, tmp_path):
-    methods = "blur,tfp,tfi,stir,sdm,sdm_stir,san,spkdeblurnet"
+    methods = ["blur", "tfp", "tfi", "stir", "sdm", "sdm_stir", "san", "spkdeblurnet"]
     out, _ = call(
-        *("scripts/reproduce_tables.py", "--table", "sequence", "--base_folder", data, "--out", tmp_path),
-        *("--methods", methods, "--metrics", "psnr", "--eval_samples", 1, "--workers", 0, "--device", "cpu"),
+        *("scripts/tables.py", "--table", "sequence", "--base_folder", data, "--out", tmp_path),
+        *("--methods", *methods, "--metrics", "psnr", "--eval_samples", 1, "--workers", 0, "--device", "cpu"),
         *flags_of(weights),
     )
     table = json.loads((tmp_path / "sequence.json").read_text())

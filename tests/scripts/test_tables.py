@@ -1,4 +1,4 @@
-"""The paper's tables from checkpoints: protocol, files, published figures, mistakes."""
+"""scripts/tables.py: protocols, sources of weights, files, published figures, mistakes."""
 
 import csv
 import json
@@ -13,18 +13,27 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from codes.engine.weights import Weights
-from scripts.reproduce_tables import TablesConfig, peak_of, thresholds
+from scripts.tables import TablesConfig, thresholds
 from tests.conftest import call, refused
 
-SCRIPT = "scripts/reproduce_tables.py"
+SCRIPT = "scripts/tables.py"
 OFFSETS = (-6, -4, -2, 0, 2, 4, 6)
+
+
+def strict(path):
+    """JSON as the standard has it: without NaN and Infinity."""
+
+    def refuse(word):
+        raise AssertionError(f"{path} holds {word}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
 
 
 def make(data, out, *more, table="sequence"):
     """Run the script; the table as JSON, and what it printed."""
     base = ["--table", table, "--base_folder", data, "--out", out, "--device", "cpu", "--workers", 0]
-    printed, _ = call(SCRIPT, *base, "--metrics", "psnr", "ssim", *more)
-    return json.loads((out / f"{table}.json").read_text()), printed
+    printed, _ = call(SCRIPT, *base, "--metrics", "psnr", "ssim", "--eval_images", 0, *more)
+    return strict(out / f"{table}.json"), printed
 
 
 def row(table, name, key="Method"):
@@ -94,7 +103,7 @@ def sdm_by_hand(data, folder):
 
 
 def test_sequence_protocol_by_hand(two, images, tmp_path):
-    table, printed = make(two, tmp_path / "out", "--methods", "blur,sdm,ldn", "--predictions", f"Other={images}")
+    table, printed = make(two, tmp_path / "out", "--methods", "blur", "sdm", "ldn", "--predictions", f"Other={images}")
     blur = expected(two, lambda sequence, _name, centre, _offset: two / "test" / "blur_data" / sequence / centre)
     for vth in (1, 2):
         found = row(table, "Blur")
@@ -121,7 +130,9 @@ def test_sequence_protocol_by_hand(two, images, tmp_path):
 
 def test_the_four_files_agree(two, images, tmp_path):
     out, name = tmp_path / "out", "SpkDeblurNet"
-    table, printed = make(two, out, "--methods", "blur,ldn", "--predictions", f"{name}={images}", "--eval_samples", 1)
+    table, printed = make(
+        two, out, "--methods", "blur", "ldn", "--predictions", f"{name}={images}", "--eval_samples", 1
+    )
     assert row(table, name)["published PSNR, Vth 1"] == 28.31  # beside the measured one
     assert [each["Method"] for each in table["rows"]] == ["Blur", "Student LDN", name, "REFID + DASR"]
     columns = list(table["rows"][0])
@@ -167,7 +178,7 @@ def test_predictions_that_are_missing_are_named(two, images, tmp_path):
     assert row(table, "A")["PSNR, Vth 2"] is None
     assert "expected NAME=DIR" in refused(SCRIPT, *argv, "--predictions", "Other")
     assert "does not exist" in refused(SCRIPT, *argv, "--predictions", f"Other={tmp_path / 'nowhere'}")
-    assert "names 'A' twice" in refused(SCRIPT, *argv, "--predictions", f"A={images}", "--predictions", f"A={images}")
+    assert "names 'A' twice" in refused(SCRIPT, *argv, "--predictions", f"A={images}", f"A={two}")
 
 
 def test_spikes_of_another_threshold_are_not_taken_for_vth_1(two, tmp_path):
@@ -178,21 +189,105 @@ def test_spikes_of_another_threshold_are_not_taken_for_vth_1(two, tmp_path):
     assert "holds spikes of Vth 2, not 1" in error and "rename it to spike_data_vth2" in error
     shutil.rmtree(two / "test" / "spike_data_vth2")
     (two / "test" / "spike_data").rename(two / "test" / "spike_data_vth2")  # as advised
-    assert thresholds(TablesConfig(base_folder=str(two))) == [2]
+    assert thresholds(TablesConfig(base_folder=two)) == [2]
 
 
-def test_methods_without_weights_are_left_out(tiny, tmp_path, monkeypatch):
-    def absent(weights, device, tile=0):
-        raise FileNotFoundError("no weights absent.pth: train it")
-
-    monkeypatch.setattr("codes.inference.methods.spikes_stir", absent)
-    table, printed = make(tiny, tmp_path, "--methods", "blur,stir", "--eval_samples", 1)
-    assert "stir is left out: no weights absent.pth: train it" in table["notes"] and "Blur" in printed
+def test_what_is_left_out_and_what_is_refused(tiny, tmp_path):
+    table, printed = make(tiny, tmp_path, "--methods", "blur", "stir", "--eval_samples", 1)
+    assert any(note.startswith("stir is left out: no checkpoint at ") for note in table["notes"]) and "Blur" in printed
     base = ["--base_folder", tiny, "--out", tmp_path]
-    assert "no method 'nothing'" in refused(SCRIPT, *base, "--methods", "nothing")
-    assert "--sr_path nowhere.pth does not exist" in refused(SCRIPT, *base, "--sr_path", "nowhere.pth")
+    assert "--methods is 'nothing'; expected one of blur" in refused(SCRIPT, *base, "--methods", "nothing")
+    assert "no checkpoint at nowhere.pth (--sr_path)" in refused(SCRIPT, *base, "--sr_path", "nowhere.pth")
     assert "real captures have no sharp" in refused(SCRIPT, *base, "--table", "sequence", "--data_type", "real")
     assert "needs --data_type real" in refused(SCRIPT, *base, "--table", "real")
+    for flags, owner in (
+        (["--reblur_frames", 5], "real"),
+        (["--no-memory"], "efficiency"),
+        (["--no-shipped"], "methods"),
+    ):
+        error = refused(SCRIPT, *base, "--table", "sequence", *flags)
+        assert f"has no effect on --table sequence; it is for {owner}" in error
+
+
+@pytest.fixture
+def run(tmp_path, checkpoints):
+    """The folder of a finished run: an LDN after 5 steps in 90 s."""
+    folder = tmp_path / "exp" / "mine"
+    (folder / "ckpts").mkdir(parents=True)
+    shutil.copy(checkpoints / "DeblurNet_100.pth", folder / "ckpts" / "DeblurNet_last.pth")
+    line = {"kind": "train", "step": 5, "epoch": 0, "seconds": 90.0, "lr": 1e-3, "loss": 1.0}
+    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    return folder
+
+
+def test_a_row_for_each_of_the_weights(two, run, tmp_path):
+    """Those given, then those in model/; students of one threshold with and without the exposure gain."""
+    argv = ["--methods", "blur", "sdm", "ldn", "--deblur_path", run, "--spike_gain", "both", "--eval_samples", 1]
+    table, printed = make(two, tmp_path / "out", *argv, "--eval_images", 1, table="methods")
+    ours = Weights().path("ldn").stem
+    names = ["Blur", "SDM, raw TFP (9, nearest)", "Student LDN", "Student LDN + gain", f"Student LDN [{ours}]"]
+    assert [each["Method"] for each in table["rows"]] == names
+    assert f"{run}: 5 steps in 1.5 min" in table["notes"]
+    assert {path.name for path in (tmp_path / "out" / "imgs").glob("*_student_*")} == {
+        f"methods_vth{vth}_0000_student_ldn{more}.png" for vth in (1, 2) for more in ("", "_gain", f"_{ours.lower()}")
+    }
+    assert all(each["ms per image"] >= 0 for each in table["rows"]) and "published" not in printed
+    argv[argv.index("both")] = "auto"
+    table, _ = make(two, tmp_path / "out", *argv, "--no-shipped", table="methods")
+    assert [each["Method"] for each in table["rows"]] == [*names[:2], "Student LDN + gain"]
+    (run / "ckpts" / "other_last.pth").touch()
+    argv = ["--base_folder", two, "--out", tmp_path / "out", "--deblur_path"]
+    assert "DeblurNet_last.pth and other_last.pth; name one" in refused(SCRIPT, *argv, run)
+    assert "no checkpoint at" in refused(SCRIPT, *argv, tmp_path)
+
+
+def test_the_centre_and_the_ceilings_by_hand(two, tmp_path):
+    """The SDM as it would be if it knew the light, by NumPy and OpenCV."""
+    argv = ["--methods", "blur", "--ceilings", "--metric_convention", "standard", "--vth", 1]
+    table, _ = make(two, tmp_path, *argv, table="methods")
+    values = table["per_sample"]["1"]
+    for sequence, centre, digits in exposures(two):
+        name = f"{centre:0{digits}}"
+        blur, sharp = (
+            cv2.imread(str(two / f"test/{kind}_data" / sequence / f"{name}.png")).astype(np.float32) / 255
+            for kind in ("blur", "sharp")
+        )
+        assert values["Blur"][f"{sequence}/{name}"]["psnr"] == pytest.approx(peak_signal_noise_ratio(sharp, blur))
+        lights = [image @ np.array([0.11, 0.59, 0.3], np.float32) for image in (blur, sharp)]
+        # What the spike camera sees is the mean of the central 2x2 of each 4x4 block.
+        small = [light.reshape(16, 4, 24, 4)[:, 1:3, :, 1:3].mean((1, 3)) for light in lights]
+        large = [cv2.resize(light, (96, 64), interpolation=cv2.INTER_LINEAR) for light in small]
+        for row_name, (long, short) in (
+            ("SDM, noise-free spikes (bilinear)", large),
+            ("SDM, true grey frames", lights),
+        ):
+            image = np.clip(blur * np.divide(short, long, out=np.zeros_like(long), where=long > 0)[..., None], 0, 1)
+            expected = -10 * np.log10(np.mean((image - sharp) ** 2))
+            assert abs(values[row_name][f"{sequence}/{name}"]["psnr"] - expected) < 0.01
+
+
+def test_a_still_and_a_black_capture_have_figures(copy, tmp_path, checkpoints):
+    """Identical images count as 100 dB, and every file is JSON."""
+    still, black = exposures(copy)
+    for sequence, centre, digits in (still, black):
+        blur = copy / "test" / "blur_data" / sequence / f"{centre:0{digits}}.png"
+        if (sequence, centre, digits) == black:
+            cv2.imwrite(str(blur), np.zeros((64, 96, 3), np.uint8))
+            spikes = copy / "test" / "spike_data" / sequence / f"{centre:0{digits}}.dat"
+            np.zeros(spikes.stat().st_size, np.uint8).tofile(spikes)
+        for sharp in (copy / "test" / "sharp_data" / sequence).glob("*.png"):
+            shutil.copy(blur, sharp)
+    table, printed = make(copy, tmp_path / "out", "--methods", "blur", "sdm21", table="methods")
+    assert row(table, "Blur")["PSNR, Vth 1"] == 100 and "100.00" in printed and "at most 100 dB" in printed
+    name = f"{black[0]}/{black[1]:0{black[2]}}"
+    assert table["per_sample"]["1"]["SDM, raw TFP (21, bilinear)"][name] == {"psnr": 100, "ssim": 1}
+    weights = {"bsn": "BSN_1000", "sr": "SR_70", "deblur": "DeblurNet_100"}
+    argv = ["--base_folder", copy, "--save_folder", tmp_path, "--workers", 0, "--device", "cpu"]
+    argv += [word for kind, file in weights.items() for word in (f"--{kind}_path", checkpoints / f"{file}.pth")]
+    call("train_deblur.py", "--test_mode", *argv)
+    folder = tmp_path / "test" / "test_mode"
+    assert strict(folder / "results.json")["rows"]["Blur"]["psnr"] == 100
+    assert "Blur: ssim: 1.000  psnr: 100.000" in (folder / "results.txt").read_text()
 
 
 def test_ablation(tiny, tmp_path, checkpoints):
@@ -204,7 +299,7 @@ def test_ablation(tiny, tmp_path, checkpoints):
     assert row(table, steps[2])["published PSNR"] == 26.362 and row(table, "+ BSN")["published PSNR"] is None
     assert row(table, steps[2])["Parameters"] == 1118832 + 1515269
     assert all(f"--lambda_reblur {weight} --exp_name reblur{weight}`" in printed for weight in (0, 100))
-    assert table["rows"][4]["PSNR"] is None and "train it" in table["rows"][4]["Method"]
+    assert len(table["rows"]) == 4
     assert str(checkpoints / "DeblurNet_100.pth") in printed
     again, _ = make(tiny, tmp_path, *given, "--no_reblur_path", checkpoints / "DeblurNet_100.pth", table="ablation")
     assert row(again, "LDN without the reblur loss")["PSNR"] == row(again, "+ LDN")["PSNR"]
@@ -225,7 +320,7 @@ def real(tiny, tmp_path):
 
 def test_real_without_pyiqa(real, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyiqa", None)
-    argv = ["--data_type", "real", "--methods", "blur,sdm21,ldn", "--reblur_frames", 5]
+    argv = ["--data_type", "real", "--methods", "blur", "sdm21", "ldn", "--reblur_frames", 5]
     table, printed = make(real, tmp_path / "out", *argv, table="real")
     assert "pip install pyiqa" in printed and "non-commercial" in printed
     found = row(table, "SDM, raw TFP (21, bilinear)")
@@ -256,14 +351,15 @@ def test_real_with_a_metric(real, tmp_path, monkeypatch):
 def test_efficiency_by_hand(tmp_path):
     """Multiply-adds of a 96x128 frame from the lists of layers."""
     out = tmp_path / "out"
-    more = ["--quick", "--device", "cpu", "--train_samples", 10]
-    printed, _ = call(SCRIPT, "--table", "efficiency", "--out", out, *more)
-    table = json.loads((out / "efficiency.json").read_text())
+    more = ["--quick", "--device", "cpu", "--methods", "blur", "sdm_bsn", "teacher", "ldn"]
+    call(SCRIPT, "--table", "efficiency", "--out", out, *more)
+    table = strict(out / "efficiency.json")
     pixels = 24 * 32  # of the spikes
     ldn = 3 * 16 * 25 * 4 + 16 * 32 * 25 + 21 * 16 * 9 + 16 * 32 * 9 + 2 * 49 + 4 * 64 * 64 * 9
     ldn += 64 * 32 * 25 + 32 * 16 * 25 * 4 + 19 * 3 * 16
     edsr = 9 * 64 + 33 * 64 * 64 * 9 + 64 * 256 * 9 * (1 + 4) + 64 * 9 * 16 + 1 + 16
-    found = {name: row(table, name, "Network") for name in ("BSN", "EDSR", "Student LDN", "Teacher BSN + EDSR + SDM")}
+    found = {each["Network"]: each for each in table["rows"]}
+    assert list(found) == ["BSN", "EDSR", "Teacher BSN + EDSR + SDM", "Student LDN"]
     assert found["Student LDN"]["GMAC as written"] * 1e9 == ldn * pixels + 2 * 2 * 64 * 4
     assert found["Student LDN"]["GMAC"] == pytest.approx(found["Student LDN"]["GMAC as written"])
     encoder = (3 * 16 * 25 * 4 + 16 * 32 * 25) * pixels / 1e9
@@ -275,23 +371,24 @@ def test_efficiency_by_hand(tmp_path):
     for name, count, published in (("BSN", 1118832, 217.7), ("EDSR", 1515269, 113.1), ("Student LDN", 234158, 15.9)):
         assert found[name]["parameters"] == found[name]["published parameters"] == count
         assert found[name]["published GMAC, 720×1280"] == published and found[name]["ms"] > 0
-    # 3 batches of at most 4 in an epoch; a step of 4 x 512 x 512 pixels has 256 times the timed one's.
-    bsn, total = found["BSN"], row(table, "S-SDM, all three stages", "Network")["whole training, h"]
-    assert bsn["steps of the schedule"] == 1001 * 3 * 5 and found["EDSR"]["steps of the schedule"] == 101 * 3
-    assert bsn["whole training, h"] == pytest.approx(bsn["s per training step"] * 256 * 1001 * 15 / 3600)
-    assert total == pytest.approx(sum(found[n]["whole training, h"] for n in ("BSN", "EDSR", "Student LDN")))
-    assert "10 samples" in printed
-    # 100,000 steps of 8 x 256 x 256 pixels; the timed one has 1 x 128 x 128.
-    spk = row(table, "SpkDeblurNet (supervised)", "Network")
-    assert spk["parameters"] == 13_464_684 and spk["published GMAC, 720×1280"] == 851.5
-    assert spk["whole training, h"] == pytest.approx(spk["s per training step"] * 32 * 100_000 / 3600)
-    assert row(table, "STIR, spikes alone", "Network")["parameters"] == 5_107_960
-    assert row(table, "Student SAN", "Network")["steps of the schedule"] == 101 * 3
     assert "--size is '70x90'" in refused(SCRIPT, "--table", "efficiency", "--size", "70x90", "--out", out)
 
 
-def test_peak_memory_is_the_networks_own():
-    """Whatever this process has held before; the LDN's last 16 channels alone take 16.8 MB."""
+def test_peak_memory_is_the_networks_own(tmp_path):
+    """Whatever this process has held before; the LDN's last 16 channels alone take 4.2 MB."""
     held = torch.ones(2**27)
-    cfg = TablesConfig(size="512x512")
-    assert 16e6 < peak_of(cfg, "ldn", None, held.device, []) < 200e6
+    call(
+        SCRIPT,
+        "--table",
+        "efficiency",
+        "--size",
+        "512x512",
+        "--methods",
+        "ldn",
+        "--device",
+        held.device,
+        "--out",
+        tmp_path,
+    )
+    (line,) = strict(tmp_path / "efficiency.json")["rows"]
+    assert 4 < line["peak memory, MB"] < 200

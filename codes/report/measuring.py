@@ -1,4 +1,4 @@
-"""What scripts/dev/benchmark.py measures with: seconds, FLOPs, the machine's own rates, peak memory."""
+"""What the benchmark and the table of costs measure with: seconds, FLOPs, the machine's own rates, peak memory."""
 
 import statistics
 import time
@@ -7,8 +7,6 @@ from collections.abc import Callable
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-
-from codes.report.evaluation import synchronize
 
 
 class FlopCounter(TorchDispatchMode):
@@ -29,6 +27,12 @@ class FlopCounter(TorchDispatchMode):
         if func._overloadpacket in flop_registry:
             self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
         return out
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was told."""
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()
 
 
 def timed(run: Callable, device: torch.device) -> float:

@@ -1,0 +1,136 @@
+"""What the scripts that make data sets are told (:mod:`codes.engine.options`)."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from codes.engine.options import Size, option
+from codes.errors import InputError
+from codes.exposure import EXPOSURE, SCALE
+
+THRESHOLDS = "firing thresholds in the paper's unit: the first for spike_data, more for spike_data_vth2 and so on"
+CORES = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class BlurConfig:
+    """Sequences, and which of their frames are an exposure: all that the official blur_syn.py needs."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("blur",)
+    raw_folder: Path | None = option(None, "sequences as folders of images")
+    video: tuple[Path, ...] | None = option(None, "instead: video files, a sequence each", metavar="FILE")
+    out: Path | None = option(None, "the split's folder (default: beside the raw folder)")
+    interp: Literal["flow", "linear", "none"] = option(
+        "none", "frames between: by optical flow, as a weighted mean, or none: the folders hold them already"
+    )
+    num_inter: int = option(EXPOSURE.inserted, "frames between two raw ones", low=0)
+    blur_num: int = option(EXPOSURE.raw_frames, "raw frames of an exposure, odd", low=3)
+    overlap_len: int = option(7, "interpolated frames between two exposures", low=0)
+    to_the_cut: bool = option(False, "of a video that is cut off short or damaged, use what comes before that")
+    workers: int = option(CORES, "sequences at a time", low=1)
+
+    def __post_init__(self):
+        if bool(self.raw_folder) == bool(self.video):
+            raise InputError("give either --raw_folder or --video")
+        if self.video and not self.out:
+            raise InputError("--video needs --out, the split's folder, as OWN/train")
+
+
+@dataclass(frozen=True)
+class SpikeConfig(BlurConfig):
+    """And the sensor: the official spike_simulate.py."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("spike",)
+    spike_add: int = option(EXPOSURE.margin, "spike frames before and after the exposure", low=0)
+    scale: int = option(SCALE, "image pixels per spike pixel, each way", low=1)
+    vth: tuple[float, ...] = option((1.0,), THRESHOLDS, above=0)
+    spike_full: bool = option(False, "also spikes at the size of the image, in spike_full")
+    noise: bool = option(True, "the sensor's inherent noise")
+    seed: int = option(0, "of the sensor: same seed, same bytes", low=0)
+
+
+@dataclass(frozen=True)
+class SharpConfig(BlurConfig):
+    """And the sharp frames: the official sharp_extract.py."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("sharp",)
+    multi: bool = option(False, "the 7 sharp frames of each exposure, not the middle one alone")
+
+
+@dataclass(frozen=True)
+class PrepareConfig(SpikeConfig, SharpConfig):
+    """All of it in one pass."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("blur", "spike", "sharp")
+    interp: Literal["flow", "linear", "none"] = option(
+        "flow", "frames between: by optical flow, as a weighted mean, or none: the folders hold them already"
+    )
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """A data set from photographs."""
+
+    out: Path = option("GOPRO", "folder of the data set")
+    size: Size = option(Size(720, 1280), "image size", low=16, high=8192, multiple=SCALE)
+    train: int = option(32, "training samples", low=0)
+    test: int = option(8, "test samples", low=0)
+    photos: Path | None = option(None, "your photographs, subfolders too; none: four of scikit-image's")
+    cutouts: Path | None = option(
+        None, "pictures with alpha (PNG) as moving foregrounds; none: pieces of the photographs"
+    )
+    test_photos: tuple[str, ...] | None = option(
+        None, "those for testing; without it, a spread-out quarter", metavar="NAME"
+    )
+    motion: tuple[float, float] = option(
+        (20.0, 80.0), "least and greatest motion over the exposure in pixels at 720p", low=0, metavar=("MIN", "MAX")
+    )
+    foregrounds: int = option(3, "most moving cut-outs", low=0)
+    vth: tuple[float, ...] = option((1.0,), THRESHOLDS, above=0)
+    noise: bool = option(True, "the sensor's inherent noise")
+    seed: int = option(0, "same seed, same bytes", low=0)
+    workers: int = option(CORES, "samples rendered at a time", low=1)
+    overwrite: bool = option(False, "delete the samples that this program made in the folder before")
+
+    def __post_init__(self):
+        check_motion(*self.motion)
+        if not self.train + self.test:
+            raise InputError("--train 0 --test 0 asks for no samples")
+
+
+@dataclass(frozen=True)
+class ResimulateConfig:
+    """A data set from captures."""
+
+    base_folder: Path = option("GOPRO", "the captures: a data set in the GOPRO or RSB layout")
+    data_type: Literal["GOPRO", "real"] = option("GOPRO", "layout of the captures")
+    split: Literal["train", "test"] = option("train", "split of the captures")
+    vth: float = option(0.0, "firing threshold of the captures' spikes", low=0)
+    out: Path = option("RESIM", "folder of the new data set")
+    deblur_path: Path | None = option(None, "weights of a student that deblurs the captures; none: the SDM")
+    shrink: float = option(3.0, "how many times smaller the photographs are", low=1)
+    size: Size = option(Size(192, 320), "image size of the new data set", low=16, high=8192, multiple=SCALE)
+    count: int = option(1000, "samples of the new data set", low=1)
+    motion: tuple[float, float] = option(
+        (5.0, 120.0), "least and greatest motion over the exposure in pixels", low=0, metavar=("MIN", "MAX")
+    )
+    new_vth: tuple[float, ...] = option((1.0,), "firing thresholds to simulate", above=0)
+    seed: int = option(0, "same seed, same bytes", low=0)
+    device: str = option("auto", "where a student runs: auto, cpu, cuda, cuda:N or mps")
+    workers: int = option(CORES, "samples rendered at a time", low=1)
+
+    def __post_init__(self):
+        check_motion(*self.motion_at_720p)
+
+    @property
+    def motion_at_720p(self) -> tuple[float, float]:
+        """The range of motion in the unit of :class:`DemoConfig`."""
+        low, high = (pixels * 720 / self.size.height for pixels in self.motion)
+        return low, high
+
+
+def check_motion(low: float, high: float) -> None:
+    """Refuse a range of motion, in pixels at 720p, that is none."""
+    if not low <= high <= 720:
+        raise InputError(f"--motion {low:g} {high:g}; expected MIN <= MAX <= 720 at 720p")

@@ -1,0 +1,74 @@
+"""Training data with known sharp frames from nothing but captures (scripts/resimulate.py says how)."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from codes.dataset import SpikeData
+from codes.engine.device import choose_device, keep_memory, place
+from codes.engine.loader import loader
+from codes.engine.textures import describe_network
+from codes.engine.weights import load_student
+from codes.errors import InputError
+from codes.exposure import EXPOSURE
+from codes.files import write_json
+from codes.image import to_uint8, write_image
+from codes.making.demo import make_data_set
+from codes.making.options import DemoConfig, ResimulateConfig
+from codes.sdm import Teacher
+from codes.student import Sight
+
+
+def resimulate(cfg: ResimulateConfig) -> None:
+    """Deblur, shrink, simulate."""
+    keep_memory()
+    pictures = cfg.out / "pictures"
+    count = write_pictures(cfg, pictures)
+    print(f"{pictures}: {count} photographs, {cfg.shrink:g} times smaller than the captures")
+    wanted = {"out": cfg.out / "GOPRO", "photos": pictures, "test_photos": (), "train": cfg.count, "test": 0}
+    drawing = {"size": cfg.size, "motion": cfg.motion_at_720p, "vth": cfg.new_vth, "seed": cfg.seed}
+    make_data_set(DemoConfig(**wanted, **drawing, workers=cfg.workers))
+
+
+def shrunk(image: torch.Tensor, factor: float) -> np.ndarray:
+    """An image ``(3, H, W)`` in [0, 1], ``factor`` times smaller by the mean over areas, as uint8 ``(h, w, 3)``."""
+    picture = image.clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+    small = cv2.resize(picture, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
+    return to_uint8(small.transpose(2, 0, 1))
+
+
+def write_pictures(cfg: ResimulateConfig, folder: Path) -> int:
+    """Deblur the captures at the centre of the exposure and write them small; those that exist stay."""
+    captures = SpikeData(cfg.base_folder, cfg.data_type, cfg.split, vth=cfg.vth)
+    device = choose_device(cfg.device)
+    teacher, student = Teacher.plain(21, "bilinear"), None
+    if cfg.deblur_path:
+        student = place(load_student(cfg.deblur_path), device).eval()
+    about = {"captures": str(captures.folder), "vth": cfg.vth, "shrink": cfg.shrink}
+    about["student"] = describe_network(student) if student else "none: the SDM on 21 frames, bilinear"
+    record = folder / "pictures.json"
+    try:
+        before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else about
+        before = dict(before)
+    except (ValueError, TypeError, RecursionError):
+        raise InputError(f"{record} is damaged; delete the folder or choose another --out") from None
+    if before != about:
+        changed = ", ".join(key for key in about if before.get(key) != about[key])
+        raise InputError(f"{folder} was made otherwise ({changed}); choose another --out")
+    write_json(record, about)
+    with torch.inference_mode():
+        for sample in tqdm(loader(captures), desc="captures", unit="capture", leave=False, disable=None):
+            path = folder / f"{sample['name'][0].replace('/', '_')}.png"
+            if path.is_file():
+                continue
+            blur, spike, centre = sample["blur"].to(device), sample["spike"].to(device), [EXPOSURE.centre]
+            if student is None:
+                image = teacher(blur, spike, centre)[0, 0]
+            else:
+                image = student(blur, Sight.of(student)(blur, spike, centre))[0, 0]
+            write_image(path, shrunk(image, cfg.shrink))
+    return len(captures)

@@ -72,8 +72,8 @@ class DeblurConfig:
     )
     exposure: slice | None = option(
         None,
-        "spike frames taken while the shutter was open, counted from 0, END not among them; auto finds them (auto:N, of "
-        "N frames); otherwise 20:117 of streams of 137 frames, auto of others",
+        "spike frames taken while the shutter was open, counted from 0, END not among them; auto finds them (auto:N, "
+        "of N frames); otherwise 20:117 of streams of 137 frames, auto of others",
         parse=exposure,
         metavar="START:END|auto[:N]",
         group=LIE,

@@ -29,6 +29,10 @@ from codes.student import exposure_gain
 AUTO_TILE, WHOLE = 1024, 6_000_000
 """Images of more than WHOLE pixels are computed in tiles of AUTO_TILE."""
 
+FINER, LARGEST = 1.25, 2.0
+"""Where a quarter of the image is so many times coarser than the spikes, it is enlarged by what is missing, at most by
+LARGEST."""
+
 SINGLE = ("tfi", "stir", "sdm_stir", "spkdeblurnet")
 """Methods that look at single spikes: rates are turned to zeros and ones for them."""
 
@@ -104,17 +108,24 @@ class Deblurrer:
 
     def _frames(self, capture: Capture, instants: Sequence[int]) -> Iterator[np.ndarray]:
         height, width = capture.blur.shape[:2]
-        frame = capture.frame
-        tall, wide = (-(-extent // SCALE) * SCALE for extent in frame)
         light = capture.light()
         palette = Palette(light) if self.hold_colour and not self.method.grey else None
-        whole = cv2.copyMakeBorder(light, 0, tall - height, 0, wide - width, cv2.BORDER_REPLICATE)
-        clock = Clock(capture.exposure, len(capture.spike))
-        way = None
-        if frame != (tall, wide) or capture.registration != Registration():
-            padding = np.diag([wide / frame[1], tall / frame[0], 1.0])
+        frame, block, factor = capture.frame, SCALE, 1.0
+        full = cv2.copyMakeBorder(light, 0, frame[0] - height, 0, frame[1] - width, cv2.BORDER_REPLICATE)
+        finer = SCALE * capture.spike.shape[2] / frame[1]
+        if finer > FINER and self.name == "spkdeblurnet":
+            block = 2
+        elif finer > FINER:  # the image is enlarged, so that no spike is lost
+            factor = min(finer, LARGEST)
+            size = round(frame[1] * factor), round(frame[0] * factor)
+            full = cv2.resize(full, size, interpolation=cv2.INTER_CUBIC).clip(0, 1)
+        inner = full.shape[:2]
+        tall, wide = (-(-extent // SCALE) * SCALE for extent in inner)
+        whole = cv2.copyMakeBorder(full, 0, tall - inner[0], 0, wide - inner[1], cv2.BORDER_REPLICATE)
+        clock, way = Clock(capture.exposure, len(capture.spike)), None
+        if inner != (tall, wide) or capture.registration != Registration():
+            padding = np.diag([wide / inner[1], tall / inner[0], 1.0])
             way = Registration.of(np.array(capture.registration.matrix).reshape(3, 3) @ padding)
-        block = 2 if self.name == "spkdeblurnet" and 3 * capture.spike.shape[2] > wide else SCALE
         rates = on_grid(clock.streams(capture.spike), (tall // block, wide // block), way)
         rates = fired(rates) if self.name in SINGLE else rates
         tile = (AUTO_TILE if tall * wide > WHOLE else 0) if self.tile < 0 else self.tile
@@ -126,12 +137,14 @@ class Deblurrer:
             if self.spike_gain == "auto" and plain:
                 spike = spike * exposure_gain(blur, spike, clock.exposure)[:, None, None, None]
             images = method.start(blur, spike, clock.exposure)
-        unseen = None if way is None else ~seen((tall, wide), way)[:height, :width]
+        unseen = None if way is None else ~seen(frame, capture.registration)[:height, :width]
         for instant in instants:
             with torch.inference_mode(), autocast(self.device, self.precision):
                 image = images([clock.instant(instant)])[0, 0]
-            sharp = image.float().cpu().numpy()[:, :height, :width].transpose(1, 2, 0)
-            sharp = np.nan_to_num(sharp, copy=False).clip(0, 1)
+            sharp = image.float().cpu().numpy().transpose(1, 2, 0)[: inner[0], : inner[1]]
+            if factor > 1:
+                sharp = cv2.resize(sharp, frame[::-1], interpolation=cv2.INTER_AREA)
+            sharp = np.nan_to_num(sharp[:height, :width]).clip(0, 1)
             if unseen is not None and unseen.any():
                 sharp[unseen] = light[unseen]
             if palette:

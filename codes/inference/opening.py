@@ -427,8 +427,8 @@ def _registered(capture: Capture, coarse: Alignment | None) -> Capture:
     if found.sure:
         capture = capture.noted(
             f"registration: the spikes' view lies {found.registration.words(capture.frame)} on the photo, up to "
-            f"{found.pixels:.2f} image pixels: resampled (correlation {found.before:.4f}, so {found.after:.4f}; --align "
-            "off: left)",
+            f"{found.pixels:.2f} image pixels: resampled (correlation {found.before:.4f}, so {found.after:.4f}; "
+            "--align off: left)",
             registration=found.registration,
         )
     elif coarse.fault:

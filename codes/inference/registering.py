@@ -19,7 +19,7 @@ ITERATIONS, PRECISION = 200, 1e-6
 LARGEST = 260_000
 """Pixels at which both are compared; larger ones are shrunk."""
 
-GAINED = 0.08
+GAINED = 0.2
 """Share of what does not correlate that a registration must explain, to be more than noise."""
 
 LEAST = 1e-4

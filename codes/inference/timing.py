@@ -88,6 +88,57 @@ def misfit(image: np.ndarray, spike: np.ndarray, exposure: slice) -> float:
     return _search(image, spike, np.array([exposure.start, exposure.stop]), None, 1, shortest=1).unexplained
 
 
+def find_instants(pictures: list[np.ndarray], spike: np.ndarray, window: int = 13) -> list[int | None]:
+    """When the light of sharp pictures was seen.
+
+    Args:
+        pictures: grey, in linear light, at the size of the spikes, float ``(h, w)``.
+        spike: ``(T, h, w)``, zeros and ones.
+        window: frames of the short TFP that they are compared with.
+
+    Returns:
+        For each the middle of the window that looks most like it; None where others look nearly as much like it.
+    """
+    total = len(spike)
+    small, sums, _, _ = _sums(pictures[0], spike, np.arange(total + 1))
+    short = sums[window:] - sums[:-window]
+    short /= np.maximum(np.linalg.norm(short, axis=1, keepdims=True), 1e-12)
+    found = []
+    for picture in pictures:
+        small = _sums(picture, spike[:1], np.arange(2))[0]
+        match = short @ (small / max(float(np.linalg.norm(small)), 1e-12))
+        best = int(match.argmax())
+        far = np.abs(np.arange(len(match)) - best) > 2 * TOLERANCE
+        clear = match[best] > 0.5 and not (far.any() and match[far].max() > match[best] - 0.02)
+        found.append(best + window // 2 if clear else None)
+    return found
+
+
+def time_fault(expected: list[int], found: list[int | None]) -> str:
+    """What is wrong with a stream in time, in words, from when its sharp frames should have been seen and when they were.
+
+    '' where nothing is, or where too little moves to tell.
+    """
+    pairs = [(when, seen) for when, seen in zip(expected, found, strict=True) if seen is not None]
+    if not pairs:
+        return ""
+    late = int(np.median([seen - when for when, seen in pairs]))
+    if len(pairs) > 2:
+        slope = float(np.polyfit(*np.transpose(pairs), 1)[0])
+        if slope < -0.5:
+            return "the stream runs backwards: the sharp frames fit it in reverse order"
+        if abs(slope - 1) > 0.2:
+            return f"the sharp frames fit other instants of the stream than they should ({_pairs(pairs)})"
+    if abs(late) > TOLERANCE:
+        words = f"{abs(late)} frames {'early' if late > 0 else 'late'}"
+        return f"the stream begins {words}: the sharp frames fit other instants than they should ({_pairs(pairs)})"
+    return ""
+
+
+def _pairs(pairs) -> str:
+    return ", ".join(f"{when} at {seen}" for when, seen in pairs)
+
+
 def _search(image, spike, edges: np.ndarray, length: int | None, step: int, shortest: int = SHORTEST) -> Timing:
     """The best window that begins and ends at one of several frames."""
     target, sums, light, share = _sums(image, spike, edges)
@@ -99,7 +150,9 @@ def _search(image, spike, edges: np.ndarray, length: int | None, step: int, shor
     start, stop = np.meshgrid(edges, edges, indexing="ij")
     span = stop - start
     noise, deviation = _noise(span, light, share)
-    allowed = (abs(span - length) < step) & (span > 0) if length else span >= min(shortest, edges[-1] - edges[0])
+    allowed = (abs(span - length) < step) & (span > 0)
+    if not length:
+        allowed = span >= min(shortest, edges[-1] - edges[0])
     allowed &= along > 0  # a negative of the image is no fit
     allowed &= noise < DROWNED * energy
     signal = np.where(allowed, energy - noise, 1.0)

@@ -1,4 +1,4 @@
-"""Where each pixel of a photograph lies among the spikes, and spikes brought onto the photograph's grid.
+"""Where each pixel of a photograph lies among the spikes.
 
 Two cameras never look quite alike. A :class:`Registration` says how the spikes' field of view lies on the photograph's:
 a homography between both, in units of their sides, so that it serves any size of either. One can be estimated for each
@@ -9,7 +9,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from codes.errors import InputError
@@ -87,49 +86,6 @@ class Registration:
         turn = np.degrees(np.arctan2(right[1] - centre[1], right[0] - centre[0]))
         scale = (np.linalg.norm(right - centre) * np.linalg.norm(down - centre)) ** 0.5
         return f"{x:+.2f} pixels right, {y:+.2f} down, turned by {turn:+.2f} degrees, {scale:.4f} times as large"
-
-
-def on_grid(spike: np.ndarray, size: tuple[int, int], registration: Registration | None = None) -> np.ndarray:
-    """Spikes as rates on the grid of a photograph.
-
-    Args:
-        spike: ``(T, h, w)``, zeros and ones or rates.
-        size: (height, width) of the grid; it has the photograph's field of view.
-        registration: how the spikes lie on it.
-
-    Returns:
-        float32 ``(T, height, width)``, beyond the spikes' field of view what lies at its border; ``spike`` itself where
-        nothing is to be done.
-    """
-    registration = registration or Registration()
-    h, w = spike.shape[1:]
-    if (h, w) == tuple(size) and registration == Registration():
-        return spike
-    shrink = max(min(h / size[0], w / size[1]), 1.0)  # where spikes are finer than the grid, all of them count
-    fine = (h, w) if shrink < 1.5 else (round(h / shrink), round(w / shrink))
-    there = fine == tuple(size) and registration == Registration()
-    matrix = registration.pixels(size, fine)
-    result = np.empty((len(spike), *size), np.float32)
-    for frame, target in zip(spike, result, strict=True):
-        frame = np.asarray(frame, np.float32)
-        if fine != (h, w):
-            frame = cv2.resize(frame, fine[::-1], interpolation=cv2.INTER_AREA)
-        if there:
-            target[:] = frame
-        else:
-            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            target[:] = cv2.warpPerspective(frame, matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return result
-
-
-def seen(size: tuple[int, int], registration: Registration) -> np.ndarray:
-    """Which pixels of a photograph of ``size`` (height, width) the spikes see, bool."""
-    rows, columns = ((np.arange(extent) + 0.5) / extent for extent in size)
-    matrix = np.array(registration.matrix).reshape(3, 3)
-    x, y, z = (row[0] * columns[None] + row[1] * rows[:, None] + row[2] for row in matrix)
-    slack = 0.5 / np.array(size[::-1])
-    x, y = x / z, y / z
-    return (x > -slack[0]) & (x < 1 + slack[0]) & (y > -slack[1]) & (y < 1 + slack[1])
 
 
 def _unit(size: tuple[int, int]) -> np.ndarray:

@@ -88,6 +88,7 @@ class Estimate:
 
 POWERS = np.geomspace(0.6, 3.4, 141)
 QUANTILES = np.linspace(0.02, 0.98, 193)
+PIXELS = 100_000
 NARROW = 0.35
 """Widest range of powers, as a share of the best one, that is sure enough."""
 
@@ -99,7 +100,9 @@ def estimate(image: np.ndarray, tfp_long: np.ndarray) -> Estimate:
         image: uint8 ``(H, W, 3)``, B,G,R.
         tfp_long: mean of the spikes over the exposure, float ``(h, w)`` in [0, 1], of the same scene.
     """
-    h, w = tfp_long.shape
+    share = min(1.0, (PIXELS / tfp_long.size) ** 0.5)  # quantiles do not need them all
+    h, w = (max(int(extent * share), 1) for extent in tfp_long.shape)
+    tfp_long = cv2.resize(np.float32(tfp_long), (w, h), interpolation=cv2.INTER_AREA)
     coded = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     rate = np.quantile(cv2.GaussianBlur(np.float32(tfp_long), (0, 0), 1), QUANTILES)
     clipped = np.quantile(coded.max(axis=-1), QUANTILES) > 0.97

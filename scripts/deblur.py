@@ -26,6 +26,9 @@ from codes.engine.options import Size, option, parse_config, weights_of, with_we
 from codes.errors import InputError  # noqa: E402
 from codes.model.registry import method_names  # noqa: E402
 
+WIDEST = 3840
+"""Columns of a video."""
+
 CAPTURES, LIE, MAKE, HARDWARE = "captures", "what is known of them", "what to make", "weights and hardware"
 
 
@@ -130,13 +133,19 @@ def write_sequence(folder: Path, instants, frames, fps: int, blur=None, title: s
     from codes.image import AnimationWriter, grid, write_animation, write_image
 
     many, small, middle = len(instants) > 1, [], None
+
+    def narrow(picture):  # two beside one another in a video that players take
+        share = min(WIDEST / 2 / picture.shape[1], 1)
+        return picture if share == 1 else cv2.resize(picture, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+
+    seen = narrow(blur) if many and blur is not None else None
     with AnimationWriter(folder / "sequence.mp4", fps, many) as alone:
         with AnimationWriter(folder / "beside.mp4", fps, many and blur is not None) as beside:
             for index, (instant, frame) in enumerate(zip(instants, frames, strict=True)):
                 write_image(folder / f"{instant:03}.png", frame)
                 alone.add(frame)
                 if many and blur is not None:
-                    beside.add(grid([(blur, "Blurry input"), (frame, f"{title}, t = {instant}")], 2))
+                    beside.add(grid([(seen, "Blurry input"), (narrow(frame), f"{title}, t = {instant}")], 2))
                 if many:
                     share = min(720 / frame.shape[1], 1)
                     small.append(cv2.resize(frame, None, fx=share, fy=share, interpolation=cv2.INTER_AREA))

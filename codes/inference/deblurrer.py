@@ -21,8 +21,8 @@ from codes.errors import InputError
 from codes.inference.colour import Palette
 from codes.inference.methods import Method, load_method
 from codes.inference.opening import SCALE, Capture, Reading, open_capture
-from codes.inference.rates import Clock, fired
-from codes.registration import Registration, on_grid, seen
+from codes.inference.rates import Clock, fired, on_grid
+from codes.registration import Registration
 from codes.spike import evenly
 from codes.student import exposure_gain
 
@@ -30,11 +30,69 @@ AUTO_TILE, WHOLE = 1024, 6_000_000
 """Images of more than WHOLE pixels are computed in tiles of AUTO_TILE."""
 
 FINER, LARGEST = 1.25, 2.0
-"""Where a quarter of the image is so many times coarser than the spikes, it is enlarged by what is missing, at most by
-LARGEST."""
+"""Where spikes are more than FINER times as fine as a quarter of the image, they keep their size and the image is
+enlarged, at most by LARGEST; coarser ones are enlarged themselves."""
 
 SINGLE = ("tfi", "stir", "sdm_stir", "spkdeblurnet")
 """Methods that look at single spikes: rates are turned to zeros and ones for them."""
+
+
+class View:
+    """The photograph as the spikes see it, and the way back.
+
+    The networks take spikes as they are, zeros and ones, better than resampled ones (docs/captures.md). So the
+    photograph is brought onto the spikes' grid, and what deblurring changes there is brought back and added to the
+    photograph, whose own pixels are not resampled.
+
+    Args:
+        capture: the capture.
+        light: its photograph in linear light.
+        block: image pixels per spike pixel, each way, that the networks want.
+
+    Attributes:
+        image: float32 ``(block * h, block * w, 3)``.
+        grid: (h, w), what the spikes are to be brought to: their own size in most cases.
+    """
+
+    def __init__(self, capture: Capture, light: np.ndarray, block: int = SCALE):
+        self.light, self.frame = light, capture.frame
+        height, width = light.shape[:2]
+        h, w = capture.spike.shape[1:]
+        fine = block * w / self.frame[1]
+        inside = 1 / FINER <= fine <= LARGEST
+        share = 1.0 if inside else min(fine, LARGEST) / fine if fine > 1 else 1 / fine
+        self.grid = (h, w) if inside else (round(h * share), round(w * share))
+        self.factor = min(fine, LARGEST) if fine > FINER else 1.0
+        size = block * self.grid[0], block * self.grid[1]
+        right, bottom = self.frame[1] - width, self.frame[0] - height
+        full = cv2.copyMakeBorder(light, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+        if self.factor > 1:
+            enlarged = round(self.frame[1] * self.factor), round(self.frame[0] * self.factor)
+            full = cv2.resize(full, enlarged, interpolation=cv2.INTER_CUBIC).clip(0, 1)
+        self.inner, self.matrix, self.image = full.shape[:2], None, full
+        if self.inner != size or capture.registration != Registration():
+            self.matrix = capture.registration.pixels(self.inner, size)
+            self.image = cv2.warpPerspective(
+                full, self.matrix, size[::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+            ).clip(0, 1)
+
+    def back(self, sharp: np.ndarray, whole: bool = False) -> np.ndarray:
+        """A sharp image of the spikes' view as one of the photograph's (or up to 3 pixels larger).
+
+        Args:
+            sharp: float32, as :attr:`image`.
+            whole: bring itself back, not what it changes; it is then black where the spikes see nothing.
+        """
+        if self.matrix is None and self.factor == 1:
+            return sharp
+        sharp = sharp if whole else sharp - self.image
+        if self.matrix is not None:
+            flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+            sharp = cv2.warpPerspective(sharp, self.matrix, self.inner[::-1], flags=flags)
+        if self.factor > 1:
+            sharp = cv2.resize(sharp, self.frame[::-1], interpolation=cv2.INTER_AREA)
+        height, width = self.light.shape[:2]
+        return sharp if whole else self.light + sharp[:height, :width]
 
 
 class Deblurrer:
@@ -110,43 +168,25 @@ class Deblurrer:
         height, width = capture.blur.shape[:2]
         light = capture.light()
         palette = Palette(light) if self.hold_colour and not self.method.grey else None
-        frame, block, factor = capture.frame, SCALE, 1.0
-        full = cv2.copyMakeBorder(light, 0, frame[0] - height, 0, frame[1] - width, cv2.BORDER_REPLICATE)
-        finer = SCALE * capture.spike.shape[2] / frame[1]
-        if finer > FINER and self.name == "spkdeblurnet":
-            block = 2
-        elif finer > FINER:  # the image is enlarged, so that no spike is lost
-            factor = min(finer, LARGEST)
-            size = round(frame[1] * factor), round(frame[0] * factor)
-            full = cv2.resize(full, size, interpolation=cv2.INTER_CUBIC).clip(0, 1)
-        inner = full.shape[:2]
-        tall, wide = (-(-extent // SCALE) * SCALE for extent in inner)
-        whole = cv2.copyMakeBorder(full, 0, tall - inner[0], 0, wide - inner[1], cv2.BORDER_REPLICATE)
-        clock, way = Clock(capture.exposure, len(capture.spike)), None
-        if inner != (tall, wide) or capture.registration != Registration():
-            padding = np.diag([wide / inner[1], tall / inner[0], 1.0])
-            way = Registration.of(np.array(capture.registration.matrix).reshape(3, 3) @ padding)
-        rates = on_grid(clock.streams(capture.spike), (tall // block, wide // block), way)
+        view = View(capture, light, block=2 if self.name == "spkdeblurnet" else SCALE)
+        tall, wide = view.image.shape[:2]
+        clock = Clock(capture.exposure, len(capture.spike))
+        rates = on_grid(clock.streams(capture.spike), view.grid)
         rates = fired(rates) if self.name in SINGLE else rates
         tile = (AUTO_TILE if tall * wide > WHOLE else 0) if self.tile < 0 else self.tile
         method = self._method(0 if self.method.whole else tile)
         with torch.inference_mode(), autocast(self.device, self.precision):
-            blur = torch.from_numpy(whole).permute(2, 0, 1)[None].contiguous().to(self.device)
+            blur = torch.from_numpy(view.image).permute(2, 0, 1)[None].contiguous().to(self.device)
             spike = torch.from_numpy(rates)[None].to(self.device)
             plain = any(getattr(network, "gain", True) is False for network in method.networks.values())
             if self.spike_gain == "auto" and plain:
                 spike = spike * exposure_gain(blur, spike, clock.exposure)[:, None, None, None]
             images = method.start(blur, spike, clock.exposure)
-        unseen = None if way is None else ~seen(frame, capture.registration)[:height, :width]
         for instant in instants:
             with torch.inference_mode(), autocast(self.device, self.precision):
                 image = images([clock.instant(instant)])[0, 0]
-            sharp = image.float().cpu().numpy().transpose(1, 2, 0)[: inner[0], : inner[1]]
-            if factor > 1:
-                sharp = cv2.resize(sharp, frame[::-1], interpolation=cv2.INTER_AREA)
-            sharp = np.nan_to_num(sharp[:height, :width]).clip(0, 1)
-            if unseen is not None and unseen.any():
-                sharp[unseen] = light[unseen]
+            sharp = np.nan_to_num(image.float().cpu().numpy().transpose(1, 2, 0))
+            sharp = view.back(sharp, self.method.grey)[:height, :width].clip(0, 1)
             if palette:
                 sharp = palette.hold(sharp)
             yield np.uint8(np.rint(capture.tone.coded(sharp).clip(0, 1) * 255))

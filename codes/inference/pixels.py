@@ -16,6 +16,9 @@ DARKER, BRIGHTER = 0.35, 1.0
 SPIKES, USUAL = 4.0, 12.0
 """By how many spikes of a part it must differ, and by how many times what is usual around it."""
 
+SILENT = 0.05
+"""A pixel that fires so little beside its neighbours is dead whatever is usual."""
+
 MOST = 0.0025
 """Share of bad pixels from which on they are no sensor's marks, and left alone."""
 
@@ -40,7 +43,8 @@ def find_bad_pixels(spike: np.ndarray) -> np.ndarray:
             around = cv2.morphologyEx(counts, operation, block, borderType=cv2.BORDER_REFLECT)
             apart = np.abs(counts - around)
             usual = cv2.blur(np.minimum(apart, SPIKES), (15, 15))
-            bad[kind] &= (apart > share * around) & (apart > SPIKES) & (apart > USUAL * usual)
+            silent = (counts <= SILENT * around) & (around > SPIKES)
+            bad[kind] &= (apart > share * around) & (apart > SPIKES) & (apart > USUAL * usual) | silent
     bad = bad.any(axis=0)
     return bad if bad.mean() <= MOST else np.zeros_like(bad)
 

@@ -4,6 +4,7 @@ A longer exposure is cut into 97 equal spans, and so is what lies before and aft
 rates, with less noise than a single frame has. Where a span begins or ends within a frame, it gets that share of it.
 """
 
+import cv2
 import numpy as np
 
 from codes.spike import EXPOSURE
@@ -61,3 +62,19 @@ def fired(rates: np.ndarray) -> np.ndarray:
         spikes[:] = level >= 1
         level -= spikes
     return result
+
+
+def on_grid(spike: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A stream at another size: means over whole areas where it is smaller, else between pixels.
+
+    Args:
+        spike: ``(T, h, w)``, zeros and ones or rates.
+        size: (height, width).
+
+    Returns:
+        float32 ``(T, height, width)``; ``spike`` itself where it has this size.
+    """
+    if spike.shape[1:] == tuple(size):
+        return spike
+    way = cv2.INTER_AREA if size[0] < spike.shape[1] else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(frame.astype(np.float32), size[::-1], interpolation=way) for frame in spike])

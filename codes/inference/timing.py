@@ -115,7 +115,7 @@ def find_instants(pictures: list[np.ndarray], spike: np.ndarray, window: int = 1
 
 
 def time_fault(expected: list[int], found: list[int | None]) -> str:
-    """What is wrong with a stream in time, in words, from when its sharp frames should have been seen and when they were.
+    """What is wrong with a stream in time, in words, from when its sharp frames should have been seen and when were.
 
     '' where nothing is, or where too little moves to tell.
     """
@@ -150,8 +150,9 @@ def _search(image, spike, edges: np.ndarray, length: int | None, step: int, shor
     start, stop = np.meshgrid(edges, edges, indexing="ij")
     span = stop - start
     noise, deviation = _noise(span, light, share)
-    allowed = (abs(span - length) < step) & (span > 0)
-    if not length:
+    if length:
+        allowed = (abs(span - length) < step) & (span > 0)
+    else:
         allowed = span >= min(shortest, edges[-1] - edges[0])
     allowed &= along > 0  # a negative of the image is no fit
     allowed &= noise < DROWNED * energy

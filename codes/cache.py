@@ -80,7 +80,7 @@ class ArrayCache:
         try:
             with replacing(path) as temporary, open(temporary, "wb") as file:
                 np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-                file.write(array)  # not write_array, whose tofile ignores a disk that is full at the end
+                file.write(array.data)  # not write_array, whose tofile ignores a disk that is full at the end
                 file.write(state)
         except OSError as error:
             raise OSError(

@@ -234,7 +234,7 @@ class SpikeData(torch.utils.data.Dataset):
                 f"{spike_size[0]}x{spike_size[1]} (the image {height}x{width} / {self.scale}) are "
                 f"{EXPOSURE.total * frame_bytes(*spike_size)}: truncated, or not made for this image{hint}"
             )
-        sample = {"name": name}
+        sample: dict = {"name": name}
         rows = columns = spike_rows = spike_columns = slice(None)
         if side:
             if side > min(height, width):

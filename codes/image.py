@@ -9,6 +9,7 @@ import re
 import zlib
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -62,7 +63,7 @@ def is_broken_png(encoded: np.ndarray) -> bool:
     Args:
         encoded: uint8, a file that begins with the signature. One of 1.5 MB takes 0.6 ms, its decoding 15.
     """
-    content, place = memoryview(encoded), len(PNG_SIGNATURE)
+    content, place = encoded.data, len(PNG_SIGNATURE)
     while place + 12 <= len(content):  # length, kind, data, checksum
         kind = bytes(content[place + 4 : place + 8])
         end = place + 12 + int.from_bytes(content[place : place + 4], "big")
@@ -162,7 +163,8 @@ class AnimationWriter:
     """
 
     def __init__(self, path, fps: float = 12, wanted: bool = True):
-        self.path, self.fps, self.wanted, self.stream = Path(path), fps, wanted, None
+        self.path, self.fps, self.wanted = Path(path), fps, wanted
+        self.stream: Any = None
 
     def __enter__(self) -> "AnimationWriter":
         self._stack = contextlib.ExitStack()
@@ -210,11 +212,11 @@ def write_animation(path, frames: list[np.ndarray], fps: float = 12) -> None:
 
     with replacing(path) as temporary:
         # Median cut, Pillow's default, takes the colour from what is small and saturated.
-        way = {"colors": 64, "method": Image.Quantize.MAXCOVERAGE, "kmeans": 2}
         images = {id(frame): Image.fromarray(frame[..., ::-1]) for frame in frames}
         middle = images[id(frames[len(frames) // 2])].copy()
         middle.thumbnail((320, 320))
-        palette = middle.quantize(**way)  # of a small one for all: to find it takes longest
+        # Of a small one for all: to find it takes longest.
+        palette = middle.quantize(64, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
         small = {key: image.quantize(palette=palette, dither=Image.Dither.NONE) for key, image in images.items()}
         pictures = [small[id(frame)] for frame in frames]
         pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)

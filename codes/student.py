@@ -17,9 +17,9 @@ A student is a network that has
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from codes.errors import InputError
@@ -104,7 +104,7 @@ class Sight:
     gain: bool = False
 
     @classmethod
-    def of(cls, student: nn.Module) -> "Sight":
+    def of(cls, student: Any) -> "Sight":
         """What a student wants to see."""
         return cls(student.kind, student.spike_dim, student.gain)
 

@@ -63,8 +63,8 @@ stage() { printf '\n== %s (%d:%02d since the start)\n' "$1" $(((SECONDS - begun)
 data=$folder/GOPRO exp=$folder/exp
 common=(--base_folder "$data" --cache "$folder/cache" --exp_name demo --device "$device")
 table=(--base_folder "$data" --cache "$folder/cache" --device "$device" --metrics psnr ssim)
-# A small budget wants a faster recipe than the official one: README, "The demo's recipe".
-quick=(--lr_schedule onecycle --grad_clip 1 --no-clip_output --eval_every 0 --save_every 100000 --state_every 60)
+# A small budget wants a faster recipe than the official one: docs/training.md, "The demo's recipe".
+quick=(--lr_schedule onecycle --grad_clip 1 --no-clip_output --eval_every 0 --state_every 60)
 
 if wanted data; then
     stage "data set from photographs: $data"

@@ -1,7 +1,7 @@
 """Make training data with known sharp frames from nothing but captures: no sharp image is ever seen.
 
     python scripts/resimulate.py --base_folder GOPRO --out RESIM --count 1000
-    python train_deblur.py --base_folder RESIM/GOPRO --train_split train --teacher sharp --tea_loss l1 ...
+    python scripts/train_student.py --base_folder RESIM/GOPRO ...
 
 The deblurred image of a capture (by the training-free SDM, or by a student with --deblur_path) has some blur, noise and
 ghosts left. Three times smaller it is sharp and clean: a small photograph of the same scene. Such photographs are moved

@@ -64,7 +64,9 @@ class TablesConfig(EvalConfig):
     """Which tables, from what."""
 
     table: Literal["methods", "sequence", "ablation", "efficiency", "real", "all"] = option("methods", "which table")
-    methods: tuple[str, ...] = option((), "which methods; none: all whose weights are there", choices=method_names())
+    methods: tuple[str, ...] = option(
+        (), "which methods; none: all whose weights are there", choices=tuple(method_names())
+    )
     protocol: Literal["centre", "sequence"] = option("centre", "the centre of each exposure, or its 7 instants")
     out: Path = option("exp/tables", "folder for <table>.md, .csv, .json, .tex and pictures (imgs/)")
     metrics: tuple[Literal["psnr", "ssim", "mse", "lpips"], ...] = option(

@@ -34,7 +34,7 @@ $python train_sr.py --config scripts/configs/photo_sr.yml --base_folder "$captur
 # The student, in four rounds: on pictures that the SDM made of the captures, then on its own of the round before.
 resimulate() { $python scripts/resimulate.py --base_folder "$captures" --out "$folder/$1" --new_vth 1 2 4 "${@:2}"; }
 student() { # name, data, steps, more
-    $python train_deblur.py --config scripts/configs/photo_deblur.yml --base_folder "$folder/$2/GOPRO" --eval_folder "$folder/val" \
+    $python scripts/train_student.py --base_folder "$folder/$2/GOPRO" --eval_folder "$folder/val" \
         --cache "$cache" --save_folder "$exp/Deblur" --exp_name "$1" --max_steps "$3" "${@:4}"
 }
 weights() { echo "$exp/Deblur/$1/ckpts/DeblurNet_last.pth"; }

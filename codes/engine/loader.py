@@ -150,11 +150,13 @@ class Feed:
         return [f"{len(names)} samples that could not be read skipped {count} times ({shown})"] if names else []
 
 
-def loader(dataset: SpikeData, batch_sampler=None, workers: int = -1, pin: bool = False) -> torch.utils.data.DataLoader:
+def loader(
+    dataset: torch.utils.data.Dataset, batch_sampler=None, workers: int = -1, pin: bool = False
+) -> torch.utils.data.DataLoader:
     """A loader over ``batch_sampler``, or one by one in order.
 
     Args:
-        dataset: the data set.
+        dataset: the data set, or a part of it.
         batch_sampler: for example a :class:`BatchPlan`.
         workers: loader processes; -1 is one per core, at most 4 (of several ranks, each its part of the cores).
         pin: pinned memory, for a GPU.

@@ -22,6 +22,7 @@ more, and everything else inside ``main`` after :func:`parse_config`.
 
 import argparse
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -87,68 +88,48 @@ def option(
     return dataclasses.field(metadata=metadata, **given)
 
 
+official = functools.partial(option, group="official")
+run = functools.partial(option, group="run", recipe=False)
+beyond = functools.partial(option, group="beyond")
+
+
 @dataclass(frozen=True)
 class Common:
     """What training and every evaluation share."""
 
     metric_convention = "official"  # no option of training
 
-    base_folder: Path = option(
-        "GOPRO", "data set: the folder that holds train/ and test/", group="official", recipe=False
-    )
-    data_type: Literal["GOPRO", "real"] = option(
-        "GOPRO", "layout of the data set; 'real' has no sharp images (RSB)", group="official"
-    )
-    use_small: bool = option(False, "keep every 10th sample", group="official")
-    vth: float = option(
+    base_folder: Path = official("GOPRO", "data set: the folder that holds train/ and test/", recipe=False)
+    data_type: Literal["GOPRO", "real"] = official("GOPRO", "layout of the data set; 'real' has no sharp images (RSB)")
+    use_small: bool = official(False, "keep every 10th sample")
+    vth: float = run(
         0.0,
         "firing threshold of the spikes, in the paper's unit (2: spike_data_vth2; 0: spike_data)",
         low=0,
-        group="run",
+        recipe=True,
     )
-    metrics: tuple[Literal["ssim", "psnr", "mse", "lpips"], ...] = option(
-        ("ssim", "psnr"), "metrics of an evaluation; lpips fetches AlexNet", group="run", recipe=False
+    metrics: tuple[Literal["ssim", "psnr", "mse", "lpips"], ...] = run(
+        ("ssim", "psnr"), "metrics of an evaluation; lpips fetches AlexNet"
     )
-    cache: Path | None = option(
-        None,
-        "folder that keeps decoded images, for fast loading: 2.8 MB each at 720x1280; made on first use",
-        group="run",
-        recipe=False,
+    cache: Path | None = run(
+        None, "folder that keeps decoded images, for fast loading: 2.8 MB each at 720x1280; made on first use"
     )
-    eval_images: int = option(
-        4, "samples of an evaluation that are saved as pictures", low=0, group="run", recipe=False
+    eval_images: int = run(4, "samples of an evaluation that are saved as pictures", low=0)
+    device: str = run("auto", "auto, cpu, cuda, cuda:N or mps; with torchrun, auto and cuda give each rank its GPU")
+    precision: Literal["fp32", "bf16", "fp16"] = run("fp32", "autocast precision", recipe=True)
+    deterministic: bool = run(
+        False, "only operations with the same result each time, on a GPU, where PyTorch has them; a CPU needs none"
     )
-    device: str = option(
-        "auto",
-        "auto, cpu, cuda, cuda:N or mps; with torchrun, auto and cuda give each rank its GPU",
-        group="run",
-        recipe=False,
-    )
-    precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "autocast precision", group="run")
-    deterministic: bool = option(
-        False,
-        "only operations with the same result each time, on a GPU, where PyTorch has them; a CPU needs none",
-        group="run",
-        recipe=False,
-    )
-    workers: int = option(
-        -1,
-        "loader processes (-1: one per core, at most 4); the result does not depend on it",
-        low=-1,
-        group="run",
-        recipe=False,
-    )
+    workers: int = run(-1, "loader processes (-1: one per core, at most 4); the result does not depend on it", low=-1)
 
 
 @dataclass(frozen=True)
 class EvalConfig(Common):
     """What every evaluation has besides."""
 
-    metric_convention: Literal["official", "standard"] = option(
+    metric_convention: Literal["official", "standard"] = run(
         "official",
         "official: images on [-1, 1] (MSE is 4 times the standard one; PSNR's rare range slip); standard: [0, 1]",
-        group="run",
-        recipe=False,
     )
 
 
@@ -156,69 +137,35 @@ class EvalConfig(Common):
 class Config(Common):
     """What the three stages of training share."""
 
-    save_folder: Path = option("exp", "where run folders are made", group="official", recipe=False)
-    exp_name: str = option(
-        "test", "name of the run; its folder is save_folder/exp_name", group="official", recipe=False
+    save_folder: Path = official("exp", "where run folders are made", recipe=False)
+    exp_name: str = official("test", "name of the run; its folder is save_folder/exp_name", recipe=False)
+    test_mode: bool = official(False, "evaluate checkpoints instead of training", recipe=False)
+    epochs: int = official(101, "passes over the training split", low=1, recipe=False)
+    lr: float = official(1e-3, "learning rate of Adam", low=0)
+    seed: int = official(42, "seed of weights, order and crops", low=0, high=2**63 - 1)
+    bs: int = official(4, "batch size; with torchrun, of each rank", low=1)
+    roi_size: int = official(512, "side of the training crop in image pixels, a multiple of 4", low=16)
+    train_split: Literal["train", "test"] = beyond("train", "split to train on")
+    lr_schedule: Literal["official", "cosine", "onecycle", "constant"] = beyond(
+        "official", "learning rate over time; cosine and onecycle end at 0 with the last step"
     )
-    test_mode: bool = option(False, "evaluate checkpoints instead of training", group="official", recipe=False)
-    epochs: int = option(101, "passes over the training split", low=1, group="official", recipe=False)
-    lr: float = option(1e-3, "learning rate of Adam", low=0, group="official")
-    seed: int = option(42, "seed of weights, order and crops", low=0, high=2**63 - 1, group="official")
-    bs: int = option(4, "batch size; with torchrun, of each rank", low=1, group="official")
-    roi_size: int = option(512, "side of the training crop in image pixels, a multiple of 4", low=16, group="official")
-    train_split: Literal["train", "test"] = option("train", "split to train on", group="beyond")
-    lr_schedule: Literal["official", "cosine", "onecycle", "constant"] = option(
-        "official", "learning rate over time; cosine and onecycle end at 0 with the last step", group="beyond"
+    grad_clip: float = beyond(0.0, "largest gradient norm (0: no limit)", low=0)
+    clip_output: bool = beyond(True, "clip outputs to [0, 1] before the loss, as officially; off, no start is dead")
+    max_steps: int = run(
+        0, "train for this many optimiser steps, however many epochs that is (0: --epochs decides)", low=0
     )
-    grad_clip: float = option(0.0, "largest gradient norm (0: no limit)", low=0, group="beyond")
-    clip_output: bool = option(
-        True, "clip outputs to [0, 1] before the loss, as officially; off, no start is dead", group="beyond"
+    eval_every: int = run(5, "epochs between saved weights and their evaluation (0: only at the end)", low=0)
+    eval_samples: int = run(8, "test samples of an evaluation in training (0: all)", low=0)
+    state_every: float = run(300.0, "seconds between saved training states, from which a killed run goes on", low=0)
+    log_every: int = run(10, "steps between lines in metrics.jsonl and TensorBoard", low=1)
+    compile: bool = run(False, "torch.compile the network that is trained; where that fails, go on without")
+    on_nan: Literal["stop", "skip"] = run(
+        "stop", "what a loss or gradient that is not finite does: stop the run, or drop the step and count it"
     )
-    max_steps: int = option(
-        0,
-        "train for this many optimiser steps, however many epochs that is (0: --epochs decides)",
-        low=0,
-        group="run",
-        recipe=False,
+    skip_bad_samples: bool = run(
+        False, "go on without samples that cannot be read, and count them; off, the first one stops the run"
     )
-    eval_every: int = option(
-        5,
-        "epochs between saved weights and their evaluation (0: only at the end)",
-        low=0,
-        group="run",
-        recipe=False,
-    )
-    eval_samples: int = option(
-        8, "test samples of an evaluation in training (0: all)", low=0, group="run", recipe=False
-    )
-    state_every: float = option(
-        300.0,
-        "seconds between saved training states, from which a killed run goes on",
-        low=0,
-        group="run",
-        recipe=False,
-    )
-    log_every: int = option(
-        10, "steps between lines in metrics.jsonl and TensorBoard", low=1, group="run", recipe=False
-    )
-    compile: bool = option(
-        False, "torch.compile the network that is trained; where that fails, go on without", group="run", recipe=False
-    )
-    on_nan: Literal["stop", "skip"] = option(
-        "stop",
-        "what a loss or gradient that is not finite does: stop the run, or drop the step and count it",
-        group="run",
-        recipe=False,
-    )
-    skip_bad_samples: bool = option(
-        False,
-        "go on without samples that cannot be read, and count them; off, the first one stops the run",
-        group="run",
-        recipe=False,
-    )
-    overwrite: bool = option(
-        False, "start anew; the earlier run folder is kept under another name", group="run", recipe=False
-    )
+    overwrite: bool = run(False, "start anew; the earlier run folder is kept under another name")
 
 
 def refuse_even(cfg, *names: str) -> None:

@@ -76,7 +76,7 @@ class Run:
         """A split of the data set; None where a training has none to be evaluated on (:func:`open_split`)."""
         return open_split(self.cfg, split, self.say, **more)
 
-    def begin(self, network: nn.Module, optimiser, dataset: SpikeData, steps_per_batch: int = 1) -> nn.Module:
+    def begin(self, network: nn.Module, optimiser, dataset: SpikeData, steps_per_batch: int = 1) -> Callable:
         """Go on with what lies in the folder, or start.
 
         Returns:

@@ -43,7 +43,7 @@ def enlarge(tail: nn.Sequential, x: torch.Tensor, kernel: tuple[torch.Tensor, to
 
 def join(tail: nn.Sequential) -> tuple[torch.Tensor, torch.Tensor]:
     """The convolution for pixels off the border: weight ``(16 * C, features, 5, 5)``, and bias."""
-    first, second, last = tail[0][0], tail[0][2], tail[1]
+    first, second, last = (layer for layer in tail.modules() if isinstance(layer, nn.Conv2d))
 
     def end(x):
         return F.conv2d(F.pixel_shuffle(F.conv2d(x, second.weight, padding=1), 2), last.weight, padding=1)

@@ -21,7 +21,7 @@ class ImplicitFusion(san_model.ImplicitFusion):
     def forward(self, image: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
         """As the plain form; in the channels-last layout."""
         rows, columns = (Axis(*sizes, image.device) for sizes in zip(image.shape[-2:], events.shape[-2:], strict=True))
-        first, *inner, last = self.imnet["layers"]
+        first, *inner, last = self.imnet["layers"].children()
         # The first layer's input is [events, offset of row and column, size of row and column, image].
         weights = first.weight.split([events.shape[1], 1, 1, 1, 1, image.shape[1]], dim=1)
         of_row, of_column, by_row, by_column = (weight[:, 0] for weight in weights[1:5])

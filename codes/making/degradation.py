@@ -47,9 +47,9 @@ class Setting:
 
 def sample_of(index: int, motion: float, photos: list[str], size: tuple[int, int], seed: int) -> Sample:
     """Scene ``index``: the same at all motions, but for how far all moves."""
-    canvas = tuple(-(-side // MARGIN) * MARGIN for side in (size[0], size[1] + MARGIN))
+    height, width = (-(-side // MARGIN) * MARGIN for side in (size[0], size[1] + MARGIN))
     before = tuple((photos[(index + step) % len(photos)], motion) for step in (1, 2))
-    return Sample("test", index, photos[index % len(photos)], motion, before, canvas, seed)
+    return Sample("test", index, photos[index % len(photos)], motion, before, (height, width), seed)
 
 
 def record(scene: Scene, size: tuple[int, int], views) -> tuple[np.ndarray, np.ndarray, dict]:
@@ -66,7 +66,7 @@ def record(scene: Scene, size: tuple[int, int], views) -> tuple[np.ndarray, np.n
     """
     height, width = size
     total = np.zeros((height, width, 3), np.float32)
-    lights = {view: [] for view in views}
+    lights: dict = {view: [] for view in views}
     for instant, frame in enumerate(scene):
         image = frame[:height, :width]
         if EXPOSURE.start <= instant < EXPOSURE.stop:

@@ -25,21 +25,31 @@ def make_data_set(cfg: DemoConfig) -> None:
     checksums = usable(files)
     chosen = BUNDLED_TEST if cfg.photos is None and cfg.test_photos is None else cfg.test_photos
     photos = split_photos(list(checksums), chosen, wanted)
-    options = {"foregrounds": cfg.foregrounds, "no_noise": not cfg.noise, "seed": cfg.seed}
+    options: dict = {"foregrounds": cfg.foregrounds, "no_noise": not cfg.noise, "seed": cfg.seed}
     options |= {key: list(getattr(cfg, key)) for key in ("motion", "size", "vth")} | {"samples": wanted}
     options["photos"] = {split: {name: checksums[name] for name in photos[split]} for split in SPLITS}
-    cutouts, options["cutouts"] = dict.fromkeys(SPLITS, ()), None
+    cutouts: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    options["cutouts"] = None
     if cfg.cutouts is not None:
         pictures = find_photos(cfg.cutouts, cfg.out, "--cutouts")
         checksums = usable(pictures, read_cutout)
         shared = split_photos(list(checksums), None, wanted)
         options["cutouts"] = {split: {name: checksums[name] for name in shared[split]} for split in SPLITS}
         cutouts = {split: [pictures[name] for name in shared[split]] for split in SPLITS}
-    drawing = {"motion": cfg.motion, "max_foregrounds": cfg.foregrounds, "noise": cfg.noise}
-    drawing |= {"size": cfg.size, "seed": cfg.seed, "vth": cfg.vth}
     paths = {split: [files[name] for name in photos[split]] for split in SPLITS}
     samples = [
-        draw_sample(split, i, paths[split], cutouts=cutouts[split], **drawing)
+        draw_sample(
+            split,
+            i,
+            paths[split],
+            size=cfg.size,
+            motion=cfg.motion,
+            max_foregrounds=cfg.foregrounds,
+            seed=cfg.seed,
+            vth=cfg.vth,
+            noise=cfg.noise,
+            cutouts=cutouts[split],
+        )
         for split in SPLITS
         for i in range(wanted[split])
     ]

@@ -92,7 +92,8 @@ class Video:
 
     def __init__(self, path: Path, to_the_cut: bool = False):
         self.path, self.name, self.note = path, path.stem, ""
-        self.frames, self.position = None, 0
+        self.frames: Iterator | None = None
+        self.position = 0
         times, fault = [], ""
         with self._open() as container:
             stream = container.streams.video[0]
@@ -159,7 +160,7 @@ class Video:
         return f"{self.path}, frame {number},"
 
 
-def container_errors() -> type[Exception]:
+def container_errors():
     """What PyAV raises for a file that it cannot read."""
     import av
 
@@ -180,6 +181,7 @@ class Film:
     def __init__(self, source: Path, inserted: int, interpolator, block: tuple[int, int], to_the_cut: bool = False):
         self.inserted, self.interpolator = inserted, interpolator
         self.seconds = {"decode": 0.0, "interpolate": 0.0}
+        self.source: Images | Video
         if source.is_dir():
             self.source = Images(source, inserted if interpolator is None else None)
         else:
@@ -204,7 +206,8 @@ class Film:
             for index in sorted(needed):
                 yield index, self._cropped(index)
             return
-        step, kept = self.inserted + 1, {}
+        step = self.inserted + 1
+        kept: dict[int, np.ndarray] = {}
         for raw, group in itertools.groupby(sorted(needed), lambda index: index // step):
             places = [index - raw * step for index in group]  # 0 is the raw frame itself
             kept = {number: kept[number] for number in (raw, raw + 1) if number in kept}

@@ -35,7 +35,7 @@ class Flow:
     """
 
     def __init__(self):
-        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def between(self, first: np.ndarray, second: np.ndarray, count: int) -> list[np.ndarray]:
         """``count`` frames at equal steps between two, uint8 ``(H, W, 3)``."""

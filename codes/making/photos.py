@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -57,7 +58,7 @@ def usable(photos: dict[str, Path], read=read_image) -> dict[str, int]:
     return checksums
 
 
-def split_photos(names: list[str], chosen: list[str] | None, wanted: dict[str, int]) -> dict[str, list[str]]:
+def split_photos(names: list[str], chosen: Sequence[str] | None, wanted: dict[str, int]) -> dict[str, list[str]]:
     """Share the photographs out: ``chosen`` ones to test, else a spread-out quarter (2 of 4 to 11; 1 of 2 or 3)."""
     if chosen is not None:
         test = {name for name in names for pick in chosen if pick in (name, Path(name).name, Path(name).stem)}

@@ -149,7 +149,7 @@ def record_options(split: Path, recipe: Recipe, interp: str) -> list[str]:
         ValueError: a folder holds files made with other options; names the first one.
     """
     window = recipe.window
-    frames = {"num_inter": window.inserted, "blur_num": window.raw_frames, "overlap_len": recipe.skipped}
+    frames: dict = {"num_inter": window.inserted, "blur_num": window.raw_frames, "overlap_len": recipe.skipped}
     wanted = {"blur_data": frames | {"interp": interp}, "sharp_data": frames}
     for folder, (scale, vth) in recipe.spike_folders.items():
         sensor = {"spike_add": window.margin, "vth": vth, "no_noise": not recipe.noise, "seed": recipe.seed}

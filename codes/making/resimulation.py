@@ -29,9 +29,19 @@ def resimulate(cfg: ResimulateConfig) -> None:
     pictures = cfg.out / "pictures"
     count = write_pictures(cfg, pictures)
     print(f"{pictures}: {count} photographs, {cfg.shrink:g} times smaller than the captures")
-    wanted = {"out": cfg.out / "GOPRO", "photos": pictures, "test_photos": (), "train": cfg.count, "test": 0}
-    drawing = {"size": cfg.size, "motion": cfg.motion_at_720p, "vth": cfg.new_vth, "seed": cfg.seed}
-    make_data_set(DemoConfig(**wanted, **drawing, workers=cfg.workers))
+    wanted = DemoConfig(
+        out=cfg.out / "GOPRO",
+        photos=pictures,
+        train=cfg.count,
+        test=0,
+        test_photos=(),
+        size=cfg.size,
+        motion=cfg.motion_at_720p,
+        vth=cfg.new_vth,
+        seed=cfg.seed,
+        workers=cfg.workers,
+    )
+    make_data_set(wanted)
 
 
 def shrunk(image: torch.Tensor, factor: float) -> np.ndarray:

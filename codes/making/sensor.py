@@ -46,7 +46,7 @@ def seen_by_spike_camera(frame: np.ndarray, scale: int) -> np.ndarray:
     size = frame.shape[1] // scale, frame.shape[0] // scale
     small = cv2.resize(frame.astype(np.float32, copy=False), size, interpolation=cv2.INTER_LINEAR)
     if frame.dtype == np.uint8:
-        small /= np.float32(255)
+        small = small / np.float32(255)
     return np.ascontiguousarray(grey(small, axis=-1)[..., 0])
 
 

@@ -6,6 +6,8 @@ float zeros and ones. Output: the sharp image at that instant ``(B, 3, H, W)``, 
 Source: S-SDM (arXiv 2403.09486), section 3.4; the attention is CBAM (Woo et al., ECCV 2018).
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -118,7 +120,8 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
         Raises:
             InputError: it asks for a spike input that this version does not know.
         """
-        settings, first, kind = {}, state.get("spike_enc.0.weight"), state.get("spike_input")
+        settings: dict[str, Any] = {}
+        first, kind = state.get("spike_enc.0.weight"), state.get("spike_input")
         if first is not None and first.numel() and first.shape[2:] == (3, 3) and first.shape[1] % 2:
             settings["spike_dim"] = first.shape[1]  # odd, as windows are
         if kind is not None:

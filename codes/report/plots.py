@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -22,7 +23,8 @@ from codes.report.table import METRICS, Table
 # Okabe and Ito's colours, told apart by all common kinds of colour vision, dark ones first; yellow is left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 GREY = "#7f7f7f"
-STYLES, MARKERS = ("-", "--", ":", "-."), ("o", "s", "^", "D", "v", "P", "X")
+STYLES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 WIDTH, HEIGHT, COLUMNS, DPI = 9.0, 2.5, 3, 150  # inches of the figure and of a row of panels; 1350 pixels wide
 
 X_LABELS = {"step": "optimiser steps", "epoch": "epoch", "hours": "training time (h)"}
@@ -182,7 +184,7 @@ def run_panels(
             raise InputError(f"no run has a quantity '{key}'{nearest(key, known)}; there are {', '.join(known)}")
     wanted, panels = [key for key in keys or known if keys or key != "lr"], []
     for key in (key for key in wanted if key in found(train)):
-        lines = []
+        lines: list[Line] = []
         for name, records in runs.items():
             across, raw = curve(train[name], records, key, x)
             if len(raw):
@@ -190,8 +192,8 @@ def run_panels(
         label = LABELS.get(key, key)
         panels.append(Panel(key, label.capitalize(), X_LABELS[x], label, lines, log))
     groups: dict[tuple, list[str]] = {}
-    for name, lines in tests.items():
-        groups.setdefault(tuple(dict.fromkeys(str(line.get("row", "")) for line in lines)), []).append(name)
+    for name, records in tests.items():
+        groups.setdefault(tuple(dict.fromkeys(str(record.get("row", "")) for record in records)), []).append(name)
     for key in (key for key in wanted if key in found(tests)):
         for rows, members in groups.items():
             lines = []
@@ -244,7 +246,7 @@ def draw(panels: list[Panel], colours: dict[str, str] | None = None, markers: bo
     shapes = {name: MARKERS[i % len(MARKERS)] if markers else "" for i, name in enumerate(names)}
     columns = min(len(panels), COLUMNS)
     rows = -(-len(panels) // columns)
-    style = {"font.size": 9, "axes.titlesize": 10, "legend.fontsize": 8, "axes.grid": True, "grid.alpha": 0.3}
+    style: dict = {"font.size": 9, "axes.titlesize": 10, "legend.fontsize": 8, "axes.grid": True, "grid.alpha": 0.3}
     with matplotlib.rc_context(style | {"axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure((WIDTH * max(columns, 2) / COLUMNS, HEIGHT * rows + 0.4), dpi=DPI, layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False).ravel()

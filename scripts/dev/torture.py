@@ -7,8 +7,8 @@ The scripts are run as a user runs them, on a tiny data set made here, and distu
 end is compared bit for bit with what an undisturbed run leaves. Each trial's verdict is kept in torture.json, so that
 trials can be run one by one; torture.md is the table of all of them. Exit code 1 if a trial of this call failed. Linux.
 
-    kill_bsn, kill_sr, kill_deblur, kill_textures, kill_supervised    training is killed at random moments and started
-                      again; deblur and textures with --cache, textures also with --teacher_cache; supervised is STIR
+    kill_bsn, kill_sr, kill_deblur, kill_textures, kill_student, kill_stir    training is killed at random moments and
+                      started again; deblur and textures with --cache, textures also with --teacher_cache
     data_demo, data_prepare, data_cache, data_resimulate      the same for the scripts that make data
     full_disk, read_only, lost_data, bad_sample      the disk or the data fail in the middle of training (as root only)
     two_processes     a second process in a run folder
@@ -42,18 +42,19 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from codes.engine.command import Parser, command  # noqa: E402
+from codes.engine.command import command  # noqa: E402
+from codes.engine.options import option, parse_config  # noqa: E402
 from codes.errors import InputError  # noqa: E402
 from codes.files import replacing  # noqa: E402
-from scripts.make_demo_data import at_least, write_json  # noqa: E402
 
 STAGES = {
-    "bsn": ("train_bsn.py", "BSN", 60),
-    "sr": ("train_sr.py", "SR", 60),
-    "deblur": ("train_deblur.py", "DeblurNet", 90),
-    "supervised": ("scripts/baselines/train_supervised.py", "STIR", 24),
+    "bsn": ("train_bsn.py", 60),
+    "sr": ("train_sr.py", 60),
+    "deblur": ("train_deblur.py", 90),
+    "student": ("scripts/train_student.py", 60),
+    "stir": ("scripts/baselines/train_stir.py", 24),
 }
-"""Script, prefix of its weights, steps of a run."""
+"""Script and steps of a run."""
 LIMIT = 300.0
 """Seconds after which a process counts as hanging."""
 GRACE = 10.0
@@ -356,13 +357,14 @@ class Trial:
 
     def training(self, stage: str, folder: Path, *more, **changes) -> list:
         """The command of a tiny run that saves, logs and evaluates as often as it can; ``changes`` are options."""
-        script, _, steps = STAGES[stage]
+        script, steps = STAGES[stage]
         options = {"base_folder": self.data, "save_folder": folder, "device": "cpu", "workers": 1, "roi_size": 16}
         options |= {"bs": 2, "train_split": "train", "max_steps": steps, "state_every": 0, "log_every": 1}
-        options |= {"eval_every": 7, "save_every": 5, "eval_images": 1}
+        options |= {"eval_every": 7, "eval_images": 1}
         options |= {"teacher": "sdm", "tea_loss": "l1"} if stage == "deblur" else {}
-        if stage == "supervised":
-            options |= {"network": "stir", "roi_size": 64}
+        options |= {"train_vth": 1, "precision": "fp32"} if stage == "student" else {}
+        if stage == "stir":
+            options |= {"roi_size": 64}
             more = ("--no-perceptual", *more)
         return [script, *(word for key, value in (options | changes).items() for word in (f"--{key}", value)), *more]
 
@@ -461,7 +463,7 @@ def kill_training(trial: Trial, stage: str, *caches: str) -> None:
         return trial.training(stage, folder, *(word for flag in caches for word in (f"--{flag}", folder / flag)))
 
     def check(quiet: Path, folder: Path) -> list[str]:
-        faults = different_runs(quiet / "test", folder / "test", STAGES[stage][2])
+        faults = different_runs(quiet / "test", folder / "test", STAGES[stage][1])
         for flag in caches:  # textures lie under a checksum, images under the path of the data
             faults += different_trees(quiet / flag, folder / flag)
         return list(dict.fromkeys(faults + leftovers(folder, trial.data)))
@@ -520,7 +522,7 @@ def resume_after(trial: Trial, spoil, room: Path | None = None, data: Path | Non
         room: where the run folder is made; the trial's folder if None.
         data: the data set.
     """
-    more = {"max_steps": (steps := 240), "save_every": 1000, "eval_every": 20, "base_folder": data or trial.data}
+    more = {"max_steps": (steps := 240), "eval_every": 20, "base_folder": data or trial.data}
     whole, folder = trial.folder / "undisturbed", (room or trial.folder) / "disturbed"
     trial.whole(trial.training("deblur", whole, **more))
     words, run = trial.training("deblur", folder, **more), folder / "test"
@@ -655,7 +657,7 @@ def bad_sample(trial: Trial) -> None:
 def two_processes(trial: Trial) -> None:
     """A second process in a run folder is refused, by the number of the first; the folder of a killed one is free."""
     whole, folder = trial.folder / "undisturbed", trial.folder / "shared"
-    more = {"max_steps": (steps := 240), "eval_every": 0, "save_every": 1000}
+    more = {"max_steps": (steps := 240), "eval_every": 0}
     trial.whole(trial.training("deblur", whole, **more))
     words = trial.training("deblur", folder, **more)
     for _ in range(3):
@@ -705,7 +707,7 @@ def gpu_memory() -> float | None:
 
 def long_run(trial: Trial) -> None:
     """Memory and open files over 2,000 steps; on the GPU where there is one, with its memory."""
-    more = {"eval_every": 40, "save_every": 100, "state_every": 5, "workers": 2, "log_every": 5, "device": "auto"}
+    more = {"eval_every": 40, "state_every": 5, "workers": 2, "log_every": 5, "device": "auto"}
     words = trial.training("deblur", trial.folder, max_steps=(steps := 2000), **more)
     child, samples = trial.start(words), []
     run, parts = trial.folder / "test", []
@@ -767,7 +769,7 @@ def determinism(trial: Trial) -> None:
         trial.whole(trial.training("deblur", trial.folder / f"workers{workers}", workers=workers))
     for workers in range(1, 4):
         runs = (trial.folder / f"workers{count}" / "test" for count in (0, workers))
-        trial.faults += different_runs(*runs, STAGES["deblur"][2])
+        trial.faults += different_runs(*runs, STAGES["deblur"][1])
 
 
 TRIALS: dict[str, Callable[[Trial], None]] = {
@@ -775,7 +777,8 @@ TRIALS: dict[str, Callable[[Trial], None]] = {
     "kill_sr": lambda trial: kill_training(trial, "sr"),
     "kill_deblur": lambda trial: kill_training(trial, "deblur", "cache"),
     "kill_textures": lambda trial: kill_training(trial, "deblur", "cache", "teacher_cache"),
-    "kill_supervised": lambda trial: kill_training(trial, "supervised"),
+    "kill_student": lambda trial: kill_training(trial, "student"),
+    "kill_stir": lambda trial: kill_training(trial, "stir"),
     "data_demo": data_demo,
     "data_prepare": data_prepare,
     "data_cache": data_cache,
@@ -818,13 +821,13 @@ def commit() -> str:
         return "unknown"
 
 
-def run_trial(name: str, args) -> dict:
+def run_trial(name: str, out: Path, kills: int, seed: int) -> dict:
     """Run a trial in a folder of its own; what becomes of it."""
-    folder = args.out / "work" / name
+    folder = out / "work" / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    seed = args.seed, *name.encode()
-    trial = Trial(folder, args.out / "work" / "GOPRO", args.kills, np.random.default_rng(seed))
+    moments = np.random.default_rng((seed, *name.encode()))
+    trial = Trial(folder, out / "work" / "GOPRO", kills, moments)
     begun = time.monotonic()
     try:
         TRIALS[name](trial)
@@ -838,7 +841,7 @@ def run_trial(name: str, args) -> dict:
 
     def plain(text: str) -> str:
         """Without what is this machine's own."""
-        for path, word in ((args.out, "OUT"), (ROOT, ".")):
+        for path, word in ((out, "OUT"), (ROOT, ".")):
             text = text.replace(str(path), word)
         return text
 
@@ -848,7 +851,7 @@ def run_trial(name: str, args) -> dict:
         "commit": commit(),
         "machine": machine(),
         "versions": versions(),
-        "seed": args.seed,
+        "seed": seed,
         "note": trial.skipped,
         "measured": {key: plain(value) if isinstance(value, str) else value for key, value in trial.measured.items()},
         "faults": [plain(fault) for fault in dict.fromkeys(trial.faults)],
@@ -883,48 +886,46 @@ def report(trials: dict[str, dict]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def make_parser() -> Parser:
-    """Every flag with its default."""
-    parser = Parser(description=__doc__)
-    add = parser.add_argument
-    add(
-        "--out", type=Path, default=Path("exp/torture"), help="folder of the report; runs and data are made in OUT/work"
+@dataclass(frozen=True)
+class TortureConfig:
+    """Which trials."""
+
+    out: Path = option("exp/torture", "folder of the report; runs and data are made in OUT/work")
+    only: tuple[str, ...] = option(
+        (), "trials to run, of those above; none: all", choices=tuple(TRIALS), metavar="NAME"
     )
-    add("--only", nargs="+", choices=TRIALS, default=list(TRIALS), metavar="NAME", help="trials to run, of those above")
-    add("--kills", type=at_least(1), default=20, metavar="N", help="processes killed in each kill_ and data_ trial")
-    add("--seed", type=at_least(0), default=0, help="of the moments; what the machine does in them is not repeatable")
-    return parser
+    kills: int = option(20, "processes killed in each kill_ and data_ trial", low=1)
+    seed: int = option(0, "of the moments; what the machine does in them is not repeatable", low=0)
 
 
 def main() -> None:
     """Run the trials."""
-    args = make_parser().parse_args()
+    cfg = parse_config(TortureConfig)
     if not sys.platform.startswith("linux"):
         raise InputError("torture.py reads /proc: it needs Linux")
-    args.out = args.out.resolve()
-    path, trials = args.out / "torture.json", {}
+    out, only = cfg.out.resolve(), cfg.only or tuple(TRIALS)
+    path, trials = out / "torture.json", {}
     if path.is_file():
         try:
             trials = json.loads(path.read_text(encoding="utf-8"))["trials"]
         except (ValueError, LookupError, TypeError):
             raise InputError(f"{path} is damaged; delete it or choose another --out") from None
-    data = args.out / "work" / "GOPRO"
     print("making the data set", flush=True)
     sizes = ["--size", "64x96", "--train", "6", "--test", "2", "--workers", "2"]
-    words = [sys.executable, "scripts/make_demo_data.py", "--out", str(data), *sizes]
+    words = [sys.executable, "scripts/make_demo_data.py", "--out", str(out / "work" / "GOPRO"), *sizes]
     subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    for number, name in enumerate(args.only, 1):
-        print(f"{number} of {len(args.only)}: {name}", flush=True)
-        trials[name] = result = run_trial(name, args)
+    for number, name in enumerate(only, 1):
+        print(f"{number} of {len(only)}: {name}", flush=True)
+        trials[name] = result = run_trial(name, out, cfg.kills, cfg.seed)
         trials = {name: trials[name] for name in TRIALS if name in trials}
-        write_json(path, {"trials": trials})
-        with replacing(args.out / "torture.md") as temporary:
-            temporary.write_text(report(trials), encoding="utf-8")
+        for suffix, text in (("json", json.dumps({"trials": trials}, indent=1) + "\n"), ("md", report(trials))):
+            with replacing(out / f"torture.{suffix}") as temporary:
+                temporary.write_text(text, encoding="utf-8")
         print(f"    {result['verdict']} in {result['seconds']:.0f} s", flush=True)
         for fault in result["faults"][:5]:
             print(f"    {fault}", flush=True)
-    print(f"{args.out / 'torture.md'}")
-    if any(trials[name]["verdict"] == "failed" for name in args.only):
+    print(out / "torture.md")
+    if any(trials[name]["verdict"] == "failed" for name in only):
         raise SystemExit(1)
 
 

@@ -43,7 +43,7 @@ def test_bad_checkpoints(tiny, tmp_path, checkpoints):
     (tmp_path / "a.pth").write_bytes(b"no checkpoint")
     assert "is no PyTorch checkpoint" in refused("train_bsn.py", *common, "--bsn_path", tmp_path / "a.pth")
     assert "no checkpoint at" in refused("train_bsn.py", *common, "--bsn_path", tmp_path / "none.pth")
-    assert "--teacher sdm, which needs none" in refused(
+    assert "or give --teacher sdm" in refused(
         "train_deblur.py", "--base_folder", tiny, "--bsn_path", tmp_path / "none.pth"
     )
     assert not (tmp_path / "exp").exists()
@@ -70,7 +70,7 @@ def test_a_png_that_breaks_in_a_loader_process(copy, tmp_path):
     sorted(copy.glob("train/blur_data/*/*.png"))[2].write_bytes(b"no image")
     argv = options("train_sr.py", copy, tmp_path / "exp", "--max_steps", 9, "--eval_every", 0, "--workers", 1)
     command = list(map(str, [sys.executable, ROOT / "train_sr.py", *argv]))
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert "000019.png is no image that can be decoded" in result.stderr
 

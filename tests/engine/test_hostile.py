@@ -286,7 +286,7 @@ def test_half_precision_loads(tmp_path):
 
 
 def test_training_state(tiny, tmp_path):
-    argv = options("train_sr.py", tiny, tmp_path, "--max_steps", 1, "--eval_every", 0, "--ema", 0.9, "--grad_clip", 1)
+    argv = options("train_sr.py", tiny, tmp_path, "--max_steps", 1, "--eval_every", 0, "--grad_clip", 1)
     call("train_sr.py", *argv)
     path = tmp_path / "test" / "ckpts" / "state.pth"
     assert same(torch.load(path, weights_only=True), read(path))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from codes.engine.schedule import cosine, learning_rate
+from codes.engine.schedule import change_of_end, cosine, learning_rate
 
 
 def torch_rates(scheduler, optimiser, steps):
@@ -31,5 +31,17 @@ def test_named_schedules():
     assert rates.index(max(rates)) == 100
     assert all(a < b for a, b in zip(rates[:100], rates[1:101], strict=True))
     assert all(a > b for a, b in zip(rates[100:1000], rates[101:], strict=True))
-    with pytest.raises(ValueError, match="expected cosine"):
+    with pytest.raises(ValueError, match="expected official, cosine"):
         learning_rate("linear", 1, 0, 1)
+
+
+def test_the_official_rate_is_the_recipes():
+    assert learning_rate("official", 1.0, 3, 10, official=0.125) == 0.125
+    assert learning_rate("constant", 1.0, 3, 10, official=0.125) == 1.0
+
+
+def test_what_another_number_of_steps_does_to_the_rate():
+    note = change_of_end("cosine", 2.0, 5, before=10, now=20)
+    assert "20 steps instead of 10" in note and "from step 5 on the rate is 1.71e+00 instead of 1.00e+00" in note
+    assert change_of_end("cosine", 2.0, 5, 10, 10) == change_of_end("constant", 2.0, 5, 10, 20) == ""
+    assert change_of_end("onecycle", 2.0, 0, 10, 20) == ""

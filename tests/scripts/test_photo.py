@@ -10,16 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from codes.engine.checkpoint import load_weights, save
-from codes.engine.weights import load_student
 from codes.image import read_image
 from codes.making.resimulation import shrunk
-from codes.model.bsn_model import BSN
-from codes.model.edsr_model import EDSR
-from codes.model.ldn_model import Deblur_Net
 from codes.spike import read_dat
 from scripts.fetch_photos import SOURCES, resource_files
-from tests.conftest import call, filled, options, refused
+from tests.conftest import call, refused
 
 
 def resource(files, version=3):
@@ -152,98 +147,3 @@ def test_shrinking_averages():
     image = torch.from_numpy(np.random.default_rng(0).random((3, 12, 18)).astype(np.float32)) * 1.5 - 0.2
     expected = image.numpy().clip(0, 1).reshape(3, 4, 3, 6, 3).mean((2, 4)).transpose(1, 2, 0) * 255
     assert np.abs(shrunk(image, 3) - expected).max() <= 0.501
-
-
-def test_training_on_known_frames(resimulated, tiny, tmp_path):
-    """A student with all that ours has; it resumes, tells what it sees, and can be gone on with by another run."""
-    root, _ = resimulated
-    argv = options("train_deblur.py", root / "out/GOPRO", tmp_path, "--eval_folder", tiny, "--train_split", "train")
-    argv += ["--teacher", "sharp", "--student_spikes", "pyramid", "--spike_gain", "auto", "--train_vth", 1, 2]
-    argv += ["--instants", 3, "--flips", "--lambda_reblur", 0, "--no-clip_output", "--max_steps"]
-    call("train_deblur.py", *argv, 4, "--exp_name", "whole")
-    call("train_deblur.py", *argv, 4, "--exp_name", "cut", "--lr_schedule", "constant")
-    path = tmp_path / "whole/ckpts/DeblurNet_last.pth"
-    student = load_student(path)
-    assert (student.kind, student.gain) == ("pyramid", True)
-    first = json.loads((tmp_path / "whole/metrics.jsonl").read_text().splitlines()[-1])
-    assert first["row"] == "Deblur_Net" and "psnr" in first
-    call("train_deblur.py", *argv, 1, "--exp_name", "tuned", "--init_path", path, "--lr", 0)
-    again = load_student(tmp_path / "tuned/ckpts/DeblurNet_last.pth").state_dict()
-    assert all(torch.equal(value, again[key]) for key, value in student.state_dict().items())
-    out, _ = call("train_deblur.py", "--test_mode", "--teacher", "sdm", "--base_folder", tiny, "--deblur_path", path)
-    assert "Deblur_Net: ssim" in out
-
-
-def test_own_captures_need_no_test_split(resimulated, tmp_path):
-    root, _ = resimulated
-    argv = options("train_deblur.py", root / "out/GOPRO", tmp_path, "--train_split", "train", "--teacher", "sharp")
-    out, _ = call("train_deblur.py", *argv, "--max_steps", 1)
-    assert "has no test split: nothing is evaluated" in out
-    assert (tmp_path / "test/ckpts/DeblurNet_last.pth").is_file()
-
-
-def test_sr_learns_from_short_windows(resimulated, tmp_path, checkpoints):
-    """The first loss is that of the long window and of a short one, of BSN, at the first instant."""
-    root, _ = resimulated
-    save(filled(EDSR()).state_dict(), tmp_path / "sr.pth")
-    argv = options("train_sr.py", root / "out/GOPRO", tmp_path, "--learn_from", "both", "--use_small", "--max_steps", 1)
-    argv = [48 if word == 32 else word for word in argv] + ["--log_every", 1, "--init_path", tmp_path / "sr.pth"]
-    argv += ["--bsn_path", checkpoints / "BSN_1000.pth", "--no-clip_output"]
-    out, _ = call("train_sr.py", *argv)
-    assert "has no test split: nothing is evaluated" in out
-    logged = json.loads((tmp_path / "test/metrics.jsonl").read_text().splitlines()[0])["loss"]
-    name = min(path.parent.name for path in (root / "out/GOPRO/train/spike_data").glob("*/*.dat"))
-    spikes = read_dat(root / "out/GOPRO/train/spike_data" / name / "000019.dat", 12, 16)
-    grey = lambda kind, file: read_image(root / "out/GOPRO/train" / kind / name / file) @ [0.11, 0.59, 0.3] / 255  # noqa: E731
-    bsn, edsr, losses = load_weights(BSN(), checkpoints / "BSN_1000.pth").eval(), filled(EDSR()), []
-    for left in range(0, 17, 4):  # wherever the crop of 48x48 in 48x64 was
-        crop = torch.from_numpy(spikes[:, :, left // 4 : left // 4 + 12]).float()
-        with torch.no_grad():
-            short = bsn(crop[None, 16:25].mean(1, keepdim=True)).clamp(0, 1)
-            output = edsr(torch.cat([crop[None, 20:117].mean(1, keepdim=True), short]))[:, 0].numpy()
-        pairs = zip(output, (grey("blur_data", "000019.png"), grey("sharp_data", "000013.png")), strict=True)
-        losses.append(np.mean([(image - target[:, left : left + 48]) ** 2 for image, target in pairs]))
-    assert min(abs(loss - logged) for loss in losses) < 1e-5
-
-
-def test_loss_of_known_frames_is_their_distance(resimulated, tiny, tmp_path):
-    """One step on whole frames against the definition; the instants are all 7."""
-    root, _ = resimulated
-    argv = options("train_deblur.py", root / "out/GOPRO", tmp_path, "--eval_folder", tiny, "--train_split", "train")
-    argv = [48 if word == 32 else word for word in argv]
-    ldn = filled(Deblur_Net())
-    save(ldn.state_dict(), tmp_path / "ldn.pth")
-    call("train_deblur.py", *argv, "--teacher", "sharp", "--use_small", "--init_path", tmp_path / "ldn.pth",
-         "--lambda_reblur", 0, "--no-clip_output", "--max_steps", 1, "--log_every", 1)  # fmt: skip
-    lines = [json.loads(line) for line in (tmp_path / "test/metrics.jsonl").read_text().splitlines()]
-    logged = next(line["tea"] for line in lines if line["kind"] == "train")
-    name = min(path.parent.name for path in (root / "out/GOPRO/train/spike_data").glob("*/*.dat"))
-    spikes = torch.from_numpy(read_dat(root / "out/GOPRO/train/spike_data" / name / "000019.dat", 12, 16))
-    to = lambda path: torch.from_numpy(read_image(path) / np.float32(255)).permute(2, 0, 1)  # noqa: E731
-    blur = to(root / "out/GOPRO/train/blur_data" / name / "000019.png")
-    losses = []
-    for left in range(0, 17, 4):  # wherever the crop of 48x48 in 48x64 was
-        distances = []
-        for number, instant in zip(range(13, 26, 2), range(20, 117, 16), strict=True):
-            sharp = to(root / "out/GOPRO/train/sharp_data" / name / f"{number:06}.png")
-            with torch.no_grad():
-                image = ldn(blur[None, :, :, left : left + 48].contiguous(),
-                            spikes[None, instant - 10 : instant + 11, :, left // 4 : left // 4 + 12])  # fmt: skip
-            distances.append((image[0] - sharp[:, :, left : left + 48]).abs().mean().item())
-        losses.append(np.mean(distances))
-    assert min(abs(loss - logged) for loss in losses) < 1e-5
-
-
-@pytest.mark.parametrize(
-    "flags, words",
-    [
-        (["--teacher", "sharp", "--instants", 8], "--teacher sharp has 7"),
-        (["--teacher_cache", "x", "--instants", 3], "leave out --instants"),
-        (["--teacher_cache", "x", "--train_vth", "1", "2"], "one threshold"),
-        (["--init_path", "nothing.pth"], "no checkpoint at nothing.pth"),
-        (["--student_spikes", "pyramids"], "expected one of frames, pyramid"),
-    ],
-)
-def test_what_does_not_go_together(flags, words, tiny, tmp_path):
-    assert words in refused("train_deblur.py", *options("train_deblur.py", tiny, tmp_path), *flags)
-    assert not any(tmp_path.iterdir())

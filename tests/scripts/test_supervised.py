@@ -1,31 +1,25 @@
 """The neighbours at work: what they are given, as methods, as students, in the teacher, and their training."""
 
 import json
-import shutil
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from codes.baselines.adapters import spkdeblurnet_input, stir_images, stir_instants
 from codes.baselines.san_model import SAN
 from codes.baselines.san_student import SANStudent
 from codes.baselines.spkdeblurnet_model import SpkDeblurNet
 from codes.baselines.stir_model import STIR
-from codes.dataset import SpikeData
 from codes.engine.checkpoint import load_weights, save
 from codes.engine.weights import load_network, load_student
 from codes.inference.methods import Weights, load_method
 from codes.model.edsr_model import EDSR
-from codes.model.ldn_model import Deblur_Net
 from codes.sdm import Teacher
-from codes.spike import mirrored_windows, write_dat
+from codes.spike import mirrored_windows
 from codes.student import Sight
 from tests.conftest import call, refused, rnd
-
-SCRIPT = "scripts/baselines/train_supervised.py"
 
 
 def stream(*shape, seed=0):
@@ -257,162 +251,3 @@ def test_robustness_of_grey_methods(tmp_path):
     values = json.loads((tmp_path / "robustness.json").read_text())["psnr"]
     (found,) = values.values()
     assert 10 < found["tfp"]["0"] < 40 and found["tfp"]["0"] != found["blur"]["0"]
-
-
-# Training -----------------------------------------------------------------------------------------------
-
-CROPS = {"spkdeblurnet": 72, "stir": 64}
-ROW = {"spkdeblurnet": "SpkDeblurNet", "stir": "STIR"}
-
-
-def training(network, data, folder, *more):
-    base = ["--network", network, "--base_folder", data, "--save_folder", folder, "--roi_size", CROPS[network]]
-    short = ["--bs", 1, "--workers", 0, "--device", "cpu", "--no-perceptual", "--eval_every", 0, "--log_every", 1]
-    return [*base, *short, "--eval_samples", 1, "--eval_images", 0, *more]
-
-
-def losses(folder):
-    lines = [json.loads(line) for line in (folder / "test" / "metrics.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if line["kind"] == "train"]
-
-
-@pytest.mark.parametrize("network", ["spkdeblurnet", "stir"])
-def test_training_lowers_the_loss_and_goes_on_where_it_stopped(network, data, tmp_path):
-    rate, steps = {"spkdeblurnet": (1e-4, 12), "stir": (1e-3, 40)}[network]
-    more = ["--instants", "sequence", "--lr", rate, "--lr_schedule", "constant", "--no-clip_output", "--max_steps"]
-    out, _ = call(SCRIPT, *training(network, data, tmp_path / "whole", *more, steps))
-    found = losses(tmp_path / "whole")
-    assert len(found) == steps and np.mean(found[-6:]) < 0.8 * np.mean(found[:6])
-    assert f"{ROW[network]}: ssim:" in out
-    call(SCRIPT, *training(network, data, tmp_path / "cut", *more, 1))
-    call(SCRIPT, *training(network, data, tmp_path / "cut", *more, 3))
-    assert losses(tmp_path / "cut") == found[:3]
-    path = tmp_path / "whole" / "test" / "ckpts" / f"{ROW[network]}_last.pth"
-    argv = ["--test_mode", "--network", network, f"--{network}_path", path, "--base_folder", data, "--workers", 0]
-    out, _ = call(SCRIPT, *argv, "--save_folder", tmp_path, "--device", "cpu", "--eval_images", 1)
-    rows = json.loads((tmp_path / "test" / "test_mode" / "results.json").read_text())["rows"]
-    assert list(rows) == {"stir": ["TFP", "TFI", "STIR"]}.get(
-        network, ["Blur", "SpkDeblurNet", "spike_recon", "quick_sharp"]
-    )
-    assert all(row["psnr"] > 0 for row in rows.values())
-
-
-def test_the_published_recipes_are_the_defaults(data, tmp_path):
-    """Crop, steps, rate and instants follow the network; seen in what a run writes down."""
-    expected = {"spkdeblurnet": (256, 100_000, 8, "centre"), "stir": (384, 200_000, 8, "sequence")}
-    for network, wanted in expected.items():
-        argv = ["--network", network, "--base_folder", data, "--save_folder", tmp_path / network, "--no-perceptual"]
-        error = refused(SCRIPT, *argv, "--device", "cpu")  # the images are smaller than the published crop
-        assert f"--roi_size {wanted[0]} is larger" in error
-        argv += ["--roi_size", CROPS[network], "--workers", 0, "--device", "cpu", "--state_every", 0]
-        call(SCRIPT, *argv, "--bs", 1, "--epochs", 1, "--eval_samples", 1, "--eval_images", 0)
-        text = (tmp_path / network / "test" / "config.yml").read_text()
-        assert f"instants: {wanted[3]}" in text and "lr: 0.0001" in text and "flips: true" in text
-    from train_supervised import RECIPES, SupervisedConfig
-
-    for network, (crop, steps, batch, instants) in expected.items():
-        assert (RECIPES[network].crop, RECIPES[network].steps) == (crop, steps)
-        assert RECIPES[network].instants == instants and SupervisedConfig().bs == batch
-    assert RECIPES["stir"].weight_decay == 4e-4 and RECIPES["spkdeblurnet"].weight_decay == 0
-
-
-def test_a_step_of_each_by_hand(data, tmp_path):
-    """The first logged loss is that of the initial network on the first crop, computed apart."""
-    for network in ("spkdeblurnet", "stir"):
-        argv = training(network, data, tmp_path / network, "--no-flips", "--max_steps", 1)
-        call(SCRIPT, *argv, "--instants", "centre", "--use_small", "--seed", 3)
-        torch.manual_seed(3)
-        net = {"spkdeblurnet": SpkDeblurNet, "stir": STIR}[network]()
-        crops = {"use_roi": True, "roi_size": CROPS[network], "seed": 3, "use_sharp": True, "use_small": True}
-        sample = SpikeData(data, "GOPRO", "train", **crops)[0, 0]
-        sharp, spike = sample["sharp"][None], sample["spike"][None]
-        if network == "stir":
-            light = (sharp * torch.tensor([0.11, 0.59, 0.3])[:, None, None]).sum(1, keepdim=True)
-            target = light.unflatten(-1, (-1, 4)).unflatten(-3, (-1, 4))[..., 1:3, :, 1:3].mean((-1, -3))
-            images = [image.clamp(0, 1) for image in net(spike[:, 38:99])]
-            expected = (images[0] - target).abs().mean()
-            for image, weight in zip(images[1:], (0.5, 0.25, 0.25, 0.25), strict=True):
-                target = F.avg_pool2d(target, 2)
-                expected = expected + weight / 4 * (image - target).abs().mean()
-        else:
-            rgb = sharp.flip(1)
-            images = net(*spkdeblurnet_input(net, sample["blur"][None], spike, 68))
-            grey = (rgb * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
-            expected = sum((a - b).abs().mean() for a, b in zip(images, (rgb, grey, rgb), strict=True))
-        assert losses(tmp_path / network)[0] == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_spikes_of_half_the_size(data, tmp_path):
-    """A data set that was prepared with --scale 2."""
-    half = tmp_path / "HALF"
-    for split in ("train", "test"):
-        for kind in ("blur_data", "sharp_data"):
-            shutil.copytree(data / split / kind, half / split / kind)
-        for path in sorted((data / split / "spike_data").glob("*/*.dat")):
-            spikes = np.random.default_rng(0).random((137, 48, 64)) < 0.4
-            write_dat(half / split / "spike_data" / path.parent.name / path.name, spikes)
-    sample = SpikeData(half, "GOPRO", "test", scale=2, use_roi=True, roi_size=72)[0]
-    assert sample["spike"].shape == (137, 36, 36) and sample["blur"].shape == (3, 72, 72)
-    argv = training("spkdeblurnet", half, tmp_path / "exp", "--max_steps", 1)
-    assert "it holds spikes of 1/2 of the image's sides" in refused(SCRIPT, *argv)
-    call(SCRIPT, *argv, "--spike_scale", 2)
-    assert len(losses(tmp_path / "exp")) == 1
-
-
-def test_san_and_stir_in_train_deblur(data, weights, checkpoints, tmp_path):
-    base = ["--base_folder", data, "--train_split", "train", "--tea_loss", "l1", "--roi_size", 64, "--bs", 1]
-    base += ["--workers", 0, "--device", "cpu", "--eval_samples", 1, "--eval_images", 0, "--log_every", 1]
-    more = ["--student", "san", "--teacher", "sdm", "--use_small", "--lr_schedule", "constant", "--lr", 1e-4]
-    out, _ = call("train_deblur.py", *base, *more, "--save_folder", tmp_path / "san", "--max_steps", 8)
-    found = losses(tmp_path / "san")
-    assert found[-1] < found[0] and "SAN: ssim:" in out
-    path = tmp_path / "san" / "test" / "ckpts" / "SAN_last.pth"
-    load_weights(SAN(), path)
-    test = ["--test_mode", "--teacher", "sdm", "--deblur_path", path, "--base_folder", data, "--workers", 0]
-    out, _ = call("train_deblur.py", *test, "--save_folder", tmp_path, "--device", "cpu", "--eval_images", 0)
-    assert "SAN: ssim:" in out
-    refusal = refused("train_deblur.py", *base, *more, "--save_folder", tmp_path / "no", "--roi_size", 72)
-    assert "multiple of 64" in refusal
-    short = [
-        "--short",
-        "stir",
-        "--stir_path",
-        weights.paths["stir"],
-        "--sr_path",
-        checkpoints / "SR_70.pth",
-        "--max_steps",
-        1,
-    ]
-    call("train_deblur.py", *base, *short, "--save_folder", tmp_path / "stir", "--eval_every", 0)
-    assert Deblur_Net().load_state_dict(
-        torch.load(tmp_path / "stir" / "test" / "ckpts" / "DeblurNet_last.pth", weights_only=True)
-    )
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--network", "stir", "--roi_size", 72], "multiples of 64"),
-        (["--roi_size", 64], "at least 68"),
-        (["--network", "stirr"], "expected one of spkdeblurnet, stir"),
-        (["--data_type", "real"], "no sharp images"),
-        (["--test_mode", "--spkdeblurnet_path", "none.pth"], "no checkpoint at none.pth; train it"),
-        (["--test_mode", "--network", "stir", "--stir_path", "none.pth"], "no checkpoint at none.pth; train it"),
-        (["--tfi_gain", 0], "must be at least"),
-        (["--base_folder", "nowhere"], "no data set"),
-    ],
-)
-def test_mistakes(flags, words, data, tmp_path):
-    folder = tmp_path / "out"
-    error = refused(SCRIPT, "--base_folder", data, "--save_folder", folder, "--device", "cpu", "--max_steps", 1, *flags)
-    assert words in error and not folder.exists()
-
-
-def test_stir_without_vgg_names_the_file(data, tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    argv = [word for word in training("stir", data, tmp_path / "exp", "--max_steps", 1) if word != "--no-perceptual"]
-    _, err = call(SCRIPT, *argv, code=2)
-    *downloading, error = err.splitlines()  # what older releases of torch say of a download
-    assert error.startswith("train_supervised.py: error: ") and "vgg19-dcbb9e9d.pth and put it in" in error
-    assert all(line.startswith("Downloading: ") for line in downloading)

@@ -194,6 +194,7 @@ for index in range(12):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "atomic", "words"),
     [("0", True, []), ("{os.getpid()}", True, ["temporary file left"]), ("0", False, ["differs"])],
@@ -223,7 +224,7 @@ def test_processes_that_stay_are_noticed(tmp_path):
 
 
 def test_report_of_several_calls(tmp_path):
-    assert "invalid choice" in refused("scripts/dev/torture.py", "--only", "kill_nothing")
+    assert "expected one of kill_bsn" in refused("scripts/dev/torture.py", "--only", "kill_nothing")
     result = {"verdict": "passed", "seconds": 1.0, "commit": "abc", "machine": "M", "versions": "V", "seed": 0}
     result |= {"note": "", "measured": {"kills": 3}, "faults": [], "commands": ["python x"]}
     failed = result | {"verdict": "failed", "faults": ["a step is missing"]}

@@ -9,10 +9,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from codes.errors import InputError
 from codes.files import replacing
+from codes.tone import Tone
 
 CORNERS = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.float64)
 QUARTER = 0.25
@@ -45,25 +47,6 @@ class Registration:
         """Of a matrix from pixel (x, y) of an image to one of the spikes; sizes are (height, width)."""
         return cls.of(_unit(spikes) @ np.asarray(matrix, np.float64) @ np.linalg.inv(_unit(image)))
 
-    @classmethod
-    def read(cls, path) -> "Registration":
-        """From a file.
-
-        Raises:
-            OSError, InputError: it cannot be read, or is none.
-        """
-        try:
-            value = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(tuple(float(number) for row in value["photo_to_spikes"] for number in row))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise InputError(f"{path} is no registration (a JSON with photo_to_spikes, 3x3 numbers): {error}") from None
-
-    def write(self, path) -> None:
-        """To a file."""
-        rows = np.array(self.matrix).reshape(3, 3).tolist()
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps({"photo_to_spikes": rows}, indent=1) + "\n", encoding="utf-8")
-
     def pixels(self, image: tuple[int, int], spikes: tuple[int, int]) -> np.ndarray:
         """The 3x3 matrix from pixel (x, y) of an image to a pixel of the spikes; the inverse of :meth:`from_pixels`."""
         return np.linalg.inv(_unit(spikes)) @ np.array(self.matrix).reshape(3, 3) @ _unit(image)
@@ -86,6 +69,63 @@ class Registration:
         turn = np.degrees(np.arctan2(right[1] - centre[1], right[0] - centre[0]))
         scale = (np.linalg.norm(right - centre) * np.linalg.norm(down - centre)) ** 0.5
         return f"{x:+.2f} pixels right, {y:+.2f} down, turned by {turn:+.2f} degrees, {scale:.4f} times as large"
+
+
+CAMERA = "camera.json"
+"""In a data set's folder: what is known of its cameras."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What captures of the same cameras share, kept in a file.
+
+    Args:
+        registration: how the spikes lie on the photographs.
+        tone: the photographs' tone curve.
+    """
+
+    registration: Registration = Registration()
+    tone: Tone = Tone()
+
+    @classmethod
+    def read(cls, path) -> "Camera":
+        """From a file.
+
+        Raises:
+            OSError, InputError: it cannot be read, or is none.
+        """
+        try:
+            value = json.loads(Path(path).read_text(encoding="utf-8"))
+            rows = value.get("photo_to_spikes", np.eye(3).tolist())
+            numbers = tuple(float(number) for row in rows for number in row)
+            return cls(Registration(numbers), Tone(str(value.get("tone", "linear"))))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(
+                f"{path} does not describe cameras (JSON with photo_to_spikes, 3x3 numbers, and tone): {error}"
+            ) from None
+
+    @classmethod
+    def of(cls, folder) -> "Camera":
+        """That of a data set's folder; without a file photographs are linear and lie on the spikes."""
+        path = Path(folder) / CAMERA
+        return cls.read(path) if path.is_file() else cls()
+
+    def write(self, path) -> None:
+        """To a file."""
+        rows = np.array(self.registration.matrix).reshape(3, 3).tolist()
+        with replacing(path) as temporary:
+            text = json.dumps({"photo_to_spikes": rows, "tone": self.tone.name}, indent=1)
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+    def on_spikes(self, image: np.ndarray) -> np.ndarray:
+        """A photograph brought onto the spikes' grid at its own size, uint8 ``(H, W, 3)``; itself if it lies there."""
+        height, width = image.shape[:2]
+        if self.registration.is_none((height, width)):
+            return image
+        matrix = self.registration.pixels((height, width), (height, width))
+        return cv2.warpPerspective(
+            image, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        )
 
 
 def _unit(size: tuple[int, int]) -> np.ndarray:

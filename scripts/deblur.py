@@ -105,7 +105,10 @@ class DeblurConfig:
     check: bool = option(True, "look whether image and spikes fit where nothing is found", group=LIE)
     out: Path = option("exp/deblur", "folder for the results", group=MAKE)
     calibrate: Path | None = option(
-        None, "instead of results: one registration of all captures, written to a file", group=MAKE
+        None,
+        "instead of results: write tone and registration, one for all captures, to a file for --align, or as "
+        "camera.json into a data set's folder",
+        group=MAKE,
     )
     frames: str = option(
         "7",
@@ -235,9 +238,9 @@ def main() -> None:
     captures, reading = find_captures(cfg), reading_of(cfg)
     captures = captures[: cfg.limit or None]
     if cfg.calibrate:
-        registration, lines = calibrated(captures, reading)
-        registration.write(cfg.calibrate)
-        print(*lines, f"{cfg.calibrate}: the registration of {len(lines)} captures (use: --align FILE)", sep="\n")
+        camera, lines = calibrated(captures, reading)
+        camera.write(cfg.calibrate)
+        print(*lines, f"{cfg.calibrate}: tone {camera.tone.name} and registration of {len(lines)} captures", sep="\n")
         return
     known = cfg.exposure if isinstance(cfg.exposure, slice) else slice(EXPOSURE.start, EXPOSURE.stop)
     if isinstance(cfg.exposure, slice) or "," in cfg.frames or not cfg.frames.isdecimal():

@@ -13,8 +13,9 @@ from codes.image import IMAGES
 from codes.inference.opening import OFFICIALLY, Capture, Reading, open_capture
 from codes.inference.registering import common, register
 from codes.inference.streams import SUFFIXES, Layout
-from codes.registration import Registration
+from codes.registration import Camera
 from codes.spike import evenly
+from codes.tone import Tone
 
 
 def chosen_instants(text: str, window: slice) -> tuple[int, ...]:
@@ -70,14 +71,20 @@ def reading_of(cfg) -> Reading:
     """How the options of scripts/deblur.py want captures to be read; of data sets nothing is found unless asked for."""
     layout = Layout(cfg.spike_size and tuple(cfg.spike_size), cfg.row_bits, cfg.bit_order, cfg.key, cfg.axes)
     defaults = OFFICIALLY if cfg.base_folder else {"tone": "auto", "align": "auto", "bad_pixels": True}
-    align = cfg.align or defaults["align"]
+    align, tone = cfg.align or defaults["align"], cfg.tone
+    camera = Camera.of(cfg.base_folder) if cfg.base_folder else None
+    if align not in ("auto", "off"):
+        camera = Camera.read(align)
+    if camera and (cfg.align or camera != Camera()):
+        tone = tone or camera.tone.name
+        align = camera.registration if align not in ("auto", "off") or not cfg.align else align
     return Reading(
         layout,
         exposure=cfg.exposure,
         flip=cfg.flip,
         crop=cfg.crop,
-        tone=cfg.tone or defaults["tone"],
-        align=align if align in ("auto", "off") else Registration.read(align),
+        tone=tone or defaults["tone"],
+        align=align,
         bad_pixels=cfg.bad_pixels == "auto" if cfg.bad_pixels else defaults["bad_pixels"],
         bits=cfg.bits,
         exif=cfg.exif,
@@ -85,13 +92,13 @@ def reading_of(cfg) -> Reading:
     )
 
 
-def calibrated(captures, reading: Reading) -> tuple[Registration, list[str]]:
-    """One registration of several captures of the same cameras, and a line about each.
+def calibrated(captures, reading: Reading) -> tuple[Camera, list[str]]:
+    """What several captures tell of the cameras that they share, and a line about each.
 
     Raises:
         InputError: none of them tells.
     """
-    found, lines = [], []
+    found, tones, lines = [], [], []
     for name, image, stream in captures:
         capture = open_capture(image, stream, replace(reading, align="auto"))
         seen = register(capture.grey_small(), capture.tfp_long(), capture.frame, capture.registration)
@@ -100,9 +107,10 @@ def calibrated(captures, reading: Reading) -> tuple[Registration, list[str]]:
         lines.append(f"{name or image}: {words} (correlation {seen.after:.4f}{'' if used else ', left out'})")
         if used:
             found.append(seen.registration)
+            tones.append(capture.tone.name)
     if not found:
         raise InputError("no capture shows clearly how the cameras lie on one another (correlation of 0.9 or more)")
-    return common(found), lines
+    return Camera(common(found), Tone(max(set(tones), key=tones.count))), lines
 
 
 def opened(captures, reading: Reading) -> Iterator[tuple[str, Capture]]:

@@ -67,7 +67,9 @@ class Reading:
         if self.tone != "auto":
             Tone(self.tone)
         if isinstance(self.align, str) and self.align not in ("auto", "off"):
-            raise InputError(f"align is '{self.align}'; expected 'auto', 'off' or a Registration (Registration.read)")
+            raise InputError(
+                f"align is '{self.align}'; expected 'auto', 'off' or a Registration (Camera.read(FILE).registration)"
+            )
         if isinstance(self.exposure, str):
             _length_of(self.exposure)
 

@@ -1,6 +1,5 @@
 """Captures as cameras give them: what is found is compared with how they were simulated."""
 
-import json
 from types import SimpleNamespace
 
 import cv2
@@ -9,6 +8,7 @@ import pytest
 import torch
 
 from codes.dat import read_dat, write_dat
+from codes.dataset import SpikeData
 from codes.errors import InputError
 from codes.image import read_image, write_image
 from codes.inference import Capture, Deblurrer, Layout, Reading, open_capture
@@ -21,7 +21,7 @@ from codes.inference.registering import common, register
 from codes.inference.streams import layouts_that_fit, load_array, read_stream, unpacked
 from codes.inference.timing import find_exposure, find_instants, time_fault
 from codes.making.sensor import spikes_from_frames
-from codes.registration import Registration
+from codes.registration import Camera, Registration
 from codes.tone import Tone, estimate
 from tests.conftest import call, refused
 
@@ -239,16 +239,32 @@ def test_aligned_captures_are_left_bit_for_bit(vth):
     assert capture.exposure == slice(20, 117) and capture.doubts == ()
 
 
-def test_a_registration_in_a_file(tmp_path):
+def test_cameras_in_a_file(tmp_path):
     size = (240, 320)
     way = Registration.from_pixels(turned((3, 2), 0.5, 1.0, size), size, size)
-    way.write(tmp_path / "pair.json")
-    assert Registration.read(tmp_path / "pair.json") == way
+    Camera(way, Tone("srgb")).write(tmp_path / "camera.json")
+    assert Camera.of(tmp_path) == Camera(way, Tone("srgb")) and Camera.of(tmp_path / "nothing") == Camera()
     assert common([way, way, Registration()]).distance(size, way) < 1e-3  # one that failed does not count
-    for text in ("", "[]", '{"photo_to_spikes": [[0, 0, 0], [0, 0, 0], [0, 0, 0]]}', '{"photo_to_spikes": 3}'):
+    for text in ("", "[]", '{"photo_to_spikes": [[0, 0, 0], [0, 0, 0], [0, 0, 0]]}', '{"tone": "gama"}'):
         (tmp_path / "bad.json").write_text(text)
-        with pytest.raises(InputError):
-            Registration.read(tmp_path / "bad.json")
+        with pytest.raises(InputError, match="does not describe cameras"):
+            Camera.read(tmp_path / "bad.json")
+
+
+def test_a_data_set_knows_its_cameras(tmp_path):
+    """Tone and registration of camera.json: training then sees linear light on the spikes' grid."""
+    size = (128, 192)
+    way = turned((8, -4), 0.0, 1.0, size)  # whole pixels
+    moved, aligned = simulated(17, size, way=way, tone="srgb"), simulated(17, size)
+    write_image(tmp_path / "blur_data" / "a" / "1.png", moved.photo)
+    write_dat(tmp_path / "spike_data" / "a" / "1.dat", moved.spike)
+    Camera(Registration.from_pixels(way, size, size), Tone("srgb")).write(tmp_path / "camera.json")
+    blur = SpikeData(tmp_path, "real", "test")[0]["blur"].numpy()
+    expected = np.roll(aligned.photo, (-4, 8), (0, 1)).transpose(2, 0, 1) / 255
+    assert np.abs(blur - expected)[:, :-4, 8:].max() < 0.012
+    (tmp_path / "camera.json").unlink()
+    raw = SpikeData(tmp_path, "real", "test")[0]["blur"].numpy()
+    np.testing.assert_array_equal(raw, moved.photo.transpose(2, 0, 1) / np.float32(255))
 
 
 def test_the_way_to_the_spikes_view_and_back():
@@ -437,9 +453,9 @@ def test_folders_calibration_and_arrays(tmp_path):
     out, err = call(*argv, "--tone", "linear", "--out", tmp_path / "o", "--device", "cpu")
     assert out.count("registration:") == 2 and not err and (tmp_path / "o" / "16" / "068.png").is_file()
     out, _ = call(*argv, "--tone", "linear", "--calibrate", tmp_path / "pair.json")
-    assert "the registration of 2 captures" in out and json.loads((tmp_path / "pair.json").read_text())
+    assert "tone linear and registration of 2 captures" in out
     true = Registration.from_pixels(way, size, size)
-    assert Registration.read(tmp_path / "pair.json").distance(size, true) < 1
+    assert Camera.read(tmp_path / "pair.json").registration.distance(size, true) < 1
     out, _ = call(*argv, "--tone", "linear", "--align", tmp_path / "pair.json", "--out", tmp_path / "p", "--limit", 1)
     assert "registration: given" in out
 

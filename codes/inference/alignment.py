@@ -29,6 +29,10 @@ CLEARLY = 0.1
 """By how much another reading must fit better."""
 
 
+RIGHT = 0.3
+"""Or what share of the rest it may leave unexplained."""
+
+
 @dataclass(frozen=True)
 class Alignment:
     """How a long TFP lies on its blurry image.
@@ -93,7 +97,9 @@ def align(image: np.ndarray, tfp_long: np.ndarray, reach: float = 0.25, scales: 
         picture = flattened(mend(tfp_long))
         for shift in ((0, 0), _shift(target, picture, reach)):
             value = _correlation(target, picture, shift)
-            if value > best.best + (CLEARLY if way != best.way else CLEARLY / 2):
+            # A smooth picture correlates in any bit order: what is left unexplained tells more.
+            right = way != best.way and value > SAME and 1 - value < RIGHT * (1 - best.best)
+            if right or value > best.best + (CLEARLY if way != best.way else CLEARLY / 2):
                 best = replace(best, best=value, way=way, shift=shift)
     if scales and best.best < SAME:
         for scale in SCALES:

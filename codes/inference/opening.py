@@ -157,9 +157,6 @@ def open_capture(blur, spike, reading: Reading | None = None) -> Capture:
     stream, note = _stream(spike, photo, reading)
     if note:
         notes.append(f"size: {note}")
-    if reading.bad_pixels and (bad := pixels.find_bad_pixels(stream)).any():
-        notes.append(f"bad pixels: {int(bad.sum())} filled from their neighbours (--bad_pixels off: left)")
-        stream = pixels.fill(stream, bad)
     image, stream = fit(photo.pixels, streams.flip(stream, reading.flip), reading.crop)
     total = len(stream)
     if isinstance(reading.exposure, slice):
@@ -179,6 +176,9 @@ def open_capture(blur, spike, reading: Reading | None = None) -> Capture:
     coarse = align(capture.grey_small(), capture.tfp_long(), scales=True) if look else None
     if reading.align == "auto" and coarse and coarse.textured:
         capture, coarse = _turned(capture, coarse, photo)
+    if reading.bad_pixels and (bad := pixels.find_bad_pixels(capture.spike)).any():
+        note = f"bad pixels: {int(bad.sum())} filled from their neighbours (--bad_pixels off: left)"
+        capture = capture.noted(note, spike=pixels.fill(capture.spike, bad))
     if find_time:
         capture = _timed(capture, reading, coarse, spike)
         capture = _toned(capture, reading)

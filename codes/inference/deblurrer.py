@@ -191,7 +191,9 @@ class Deblurrer:
                 sharp = palette.hold(sharp)
             yield np.uint8(np.rint(capture.tone.coded(sharp).clip(0, 1) * 255))
 
-    def __call__(self, blur, spike, frames: int | Sequence[int] = 7, reading: Reading | None = None) -> np.ndarray:
+    def __call__(
+        self, blur, spike, frames: int | Sequence[int] = 7, reading: Reading | None = None, **known
+    ) -> np.ndarray:
         """Deblur one capture.
 
         Args:
@@ -199,6 +201,7 @@ class Deblurrer:
             spike: the stream's path (.dat, .npy or .npz), or ``(T, h, w)`` of zeros and ones.
             frames: how many instants, evenly over the exposure, or which (spike frame indices).
             reading: what is known of them; the rest is found.
+            **known: instead of it, by name: ``spike_size``, ``exposure``, ``tone``, ``flip``, ... (:class:`Reading`).
 
         Returns:
             uint8 ``(M, H, W, 3)``, B,G,R.
@@ -206,6 +209,6 @@ class Deblurrer:
         Raises:
             OSError, ValueError: what is wrong with the capture.
         """
-        capture = open_capture(blur, spike, reading)
+        capture = open_capture(blur, spike, reading, **known)
         instants = evenly(capture.exposure, frames) if isinstance(frames, int) else frames
         return np.stack(list(self.frames(capture, instants)))

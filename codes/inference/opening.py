@@ -63,6 +63,12 @@ class Reading:
     exif: bool = True
     check: bool = True
 
+    @classmethod
+    def of(cls, spike_size: tuple[int, int] | None = None, **known) -> "Reading":
+        """From what is known by name: fields of this class and of :class:`codes.inference.streams.Layout`."""
+        layout = {name: known.pop(name) for name in ("row_bits", "bit_order", "key", "axes") if name in known}
+        return cls(Layout(spike_size, **layout), **known)
+
     def __post_init__(self):
         if self.tone != "auto":
             Tone(self.tone)
@@ -140,18 +146,19 @@ class Capture:
         return replace(self, doubts=(*self.doubts, *(doubt for doubt in doubts if doubt)))
 
 
-def open_capture(blur, spike, reading: Reading | None = None) -> Capture:
+def open_capture(blur, spike, reading: Reading | None = None, **known) -> Capture:
     """Photograph and spikes from files or arrays.
 
     Args:
         blur: path, or ``(H, W, 3)``, B,G,R, uint8 or uint16.
         spike: path of .dat, .npy or .npz, or ``(T, h, w)`` of zeros and ones.
         reading: what is known and what is to be found.
+        **known: instead of it, by name, as of :meth:`Reading.of`.
 
     Raises:
         OSError, InputError: what is wrong with it.
     """
-    reading = reading or Reading()
+    reading = reading or Reading.of(**known)
     photo = _photo(blur, reading)
     notes = [f"photo: {photo.note}"] if photo.note else []
     stream, note = _stream(spike, photo, reading)

@@ -89,7 +89,7 @@ class Estimate:
 POWERS = np.geomspace(0.6, 3.4, 141)
 QUANTILES = np.linspace(0.02, 0.98, 193)
 PIXELS = 100_000
-NARROW = 0.35
+NARROW = 0.3
 """Widest range of powers, as a share of the best one, that is sure enough."""
 
 
@@ -108,7 +108,7 @@ def estimate(image: np.ndarray, tfp_long: np.ndarray) -> Estimate:
     clipped = np.quantile(coded.max(axis=-1), QUANTILES) > 0.97
     use = (rate > 0.02) & (rate < 0.97) & ~clipped
     linear = Tone("linear")
-    if use.sum() < 40 or np.ptp(np.log(rate[use])) < 0.7:
+    if use.sum() < 20 or np.ptp(np.log(rate[use])) < 0.4:
         return Estimate(linear, 1.0, POWERS[0], POWERS[-1], False, "too little contrast between dark and bright")
     errors = []
     for power in POWERS:

@@ -118,7 +118,8 @@ def estimate(image: np.ndarray, tfp_long: np.ndarray) -> Estimate:
     best = int(errors.argmin())
     near = POWERS[errors < errors[best] + 0.01 + 0.5 * errors[best]]
     gamma, low, high = float(POWERS[best]), float(near[0]), float(near[-1])
-    sure = high - low < NARROW * gamma and errors[best] < 0.1
+    inside = 0 < best < len(POWERS) - 1
+    sure = inside and high - low < NARROW * gamma and errors[best] < 0.1
     why = "" if sure else f"powers from {low:.2f} to {high:.2f} fit alike"
     usual = [curve for power, curve in USUAL.items() if low <= power <= high]
     tone = Tone(usual[0] if len(usual) == 1 else f"gamma:{gamma:.2f}")

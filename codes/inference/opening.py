@@ -181,6 +181,10 @@ def open_capture(blur, spike, reading: Reading | None = None, **known) -> Captur
     look = find_time or reading.check or reading.align == "auto"
     capture = _toned(capture, reading, final=not find_time)
     coarse = align(capture.grey_small(), capture.tfp_long(), scales=True) if look else None
+    if coarse and coarse.textured and coarse.best < ENOUGH and photo.orientation != 1:
+        capture = capture.doubted(
+            f"the photo is turned by its Exif orientation {photo.orientation}, the stream may not be: try --no-exif"
+        )
     if reading.align == "auto" and coarse and coarse.textured:
         capture, coarse = _turned(capture, coarse, photo)
     if reading.bad_pixels and (bad := pixels.find_bad_pixels(capture.spike)).any():

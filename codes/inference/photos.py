@@ -6,10 +6,9 @@ import cv2
 import numpy as np
 
 from codes.errors import InputError
-from codes.image import read_image
+from codes.image import PNG_SIGNATURE, read_image
 
 DEPTHS = (10, 12, 14)
-JPEG = b"\xff\xd8\xff"
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,9 @@ def read_photo(path, bits: int = 0, turn: bool = True) -> Photo:
         OSError, InputError: it cannot be read, is cut, or has larger numbers than ``bits`` allow.
     """
     encoded = np.fromfile(path, np.uint8)
-    content = encoded.tobytes() if encoded[:3].tobytes() == JPEG else b""
     pixels = read_image(path)  # refuses what is broken
     deep = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
-    orientation = _orientation(content)
+    orientation = _orientation(encoded.tobytes())
     if deep is not None and deep.dtype == np.uint16:
         deep = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
         return deep_photo(deep, bits, str(path))
@@ -64,13 +62,16 @@ def deep_photo(pixels: np.ndarray, bits: int = 0, name: str = "the photo") -> Ph
     return Photo(pixels, note=f"{told} bits in a 16-bit file{said}")
 
 
-def _orientation(jpeg: bytes) -> int:
-    """The Exif orientation of a JPEG; 1 where there is none."""
+def _orientation(encoded: bytes) -> int:
+    """The Exif orientation of a JPEG or PNG; 1 where there is none."""
+    if encoded[:8] == PNG_SIGNATURE:
+        place = encoded.find(b"eXIf")
+        return _tiff_orientation(encoded[place + 4 :]) if place > 0 else 1
     place = 2
-    while place + 10 <= len(jpeg) and jpeg[place] == 0xFF and jpeg[place + 1] not in (0xDA, 0xD9):
-        size = int.from_bytes(jpeg[place + 2 : place + 4], "big")
-        if jpeg[place + 1] == 0xE1 and jpeg[place + 4 : place + 10] == b"Exif\0\0":
-            return _tiff_orientation(jpeg[place + 10 : place + 2 + size])
+    while place + 10 <= len(encoded) and encoded[place] == 0xFF and encoded[place + 1] not in (0xDA, 0xD9):
+        size = int.from_bytes(encoded[place + 2 : place + 4], "big")
+        if encoded[place + 1] == 0xE1 and encoded[place + 4 : place + 10] == b"Exif\0\0":
+            return _tiff_orientation(encoded[place + 10 : place + 2 + size])
         place += 2 + size
     return 1
 

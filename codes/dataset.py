@@ -6,6 +6,9 @@
     root_dir/{train,test}/sharp_data/<sequence>/<frame>.png    the sharp frame at the centre of the exposure, and under
                                                                the numbers of its neighbours (-6 to +6) their frames
 
+A file camera.json in root_dir says what is known of real cameras, tone curve and registration
+(:class:`codes.registration.Camera`); without it images are linear in light and lie on their spikes.
+
 Real captures (``data_type='real'``, RSB) have no sharp_data, and may lie in root_dir itself, without splits. A sample
 exists when its .dat exists; images may have any format that OpenCV reads; sizes are read from the data.
 """
@@ -24,6 +27,7 @@ from codes.exposure import EXPOSURE, SCALE
 from codes.files import by_stem
 from codes.image import IMAGES, read_image, to_float
 from codes.random import rng
+from codes.registration import Camera
 
 
 class SpikeData(torch.utils.data.Dataset):
@@ -98,6 +102,7 @@ class SpikeData(torch.utils.data.Dataset):
         self.cache = ArrayCache(Path(cache)) if cache else None
         self.textures: ArrayCache | None = None
         self.folder = self._split_folder(Path(root_dir), data_type, stage)
+        self.camera = Camera.of(root_dir)
         spike_folder, *others = (
             self._spike_folder("spike_full" if spike_full else "spike_data", value) for value in (vth, *more_vth)
         )
@@ -207,6 +212,10 @@ class SpikeData(torch.utils.data.Dataset):
         planes = self.cache.get(path, lambda: np.ascontiguousarray(read_image(path).transpose(2, 0, 1)))
         return planes.transpose(1, 2, 0)
 
+    def _light(self, image: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        """A cut-out of an image as float32 ``(3, H, W)``, in linear light and on the grid of the spikes."""
+        return self.camera.tone.linear(to_float(self.camera.on_spikes(image)[rows, columns]))
+
     def _read(self, index: int, epoch: int, side: int) -> dict:
         spike_path, blur_path = self.spike_paths[index], self.blur_paths[index]
         name = self._name(spike_path)
@@ -248,7 +257,7 @@ class SpikeData(torch.utils.data.Dataset):
             spike_rows, spike_columns = (
                 slice(cut.start // self.scale, cut.stop // self.scale) for cut in (rows, columns)
             )
-        sample["blur"] = torch.from_numpy(to_float(blur[rows, columns]))
+        sample["blur"] = torch.from_numpy(self._light(blur, rows, columns))
         sample["spike"] = torch.from_numpy(read_dat(spike_path, *spike_size, spike_rows, spike_columns))
         if self.textures and side:
             textures = self.textures.read(spike_path)
@@ -264,7 +273,7 @@ class SpikeData(torch.utils.data.Dataset):
                 sharp = self._image(path)
                 if sharp.shape != blur.shape:
                     raise InputError(f"{path} is {sharp.shape[0]}x{sharp.shape[1]}, its blurry image {height}x{width}")
-                sharps.append(torch.from_numpy(to_float(sharp[rows, columns])))
+                sharps.append(torch.from_numpy(self._light(sharp, rows, columns)))
             sample["sharp"] = sharps[count // 2]
             if count > 1:
                 sample["sharps"] = torch.stack(sharps)

@@ -212,6 +212,11 @@ def write_animation(path, frames: list[np.ndarray], fps: float = 12) -> None:
 
     with replacing(path) as temporary:
         # Median cut, Pillow's default, takes the colour from what is small and saturated.
-        way = Image.Quantize.MAXCOVERAGE
-        pictures = [Image.fromarray(frame[..., ::-1]).quantize(64, method=way, kmeans=2) for frame in frames]
+        images = {id(frame): Image.fromarray(frame[..., ::-1]) for frame in frames}
+        middle = images[id(frames[len(frames) // 2])].copy()
+        middle.thumbnail((320, 320))
+        # Of a small one for all: to find it takes longest.
+        palette = middle.quantize(64, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
+        small = {key: image.quantize(palette=palette, dither=Image.Dither.NONE) for key, image in images.items()}
+        pictures = [small[id(frame)] for frame in frames]
         pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)

@@ -76,7 +76,7 @@ def tfp(spike: torch.Tensor, centre: int, length: int) -> torch.Tensor:
     Raises:
         ValueError: the window leaves the stream.
     """
-    return torch.as_tensor(spike_window(spike, centre, length)).float().mean(dim=-3, keepdim=True)
+    return torch.as_tensor(spike_window(spike, centre, length)).mean(dim=-3, keepdim=True, dtype=torch.float32)
 
 
 def tfp_long(spike: torch.Tensor, exposure=EXPOSURE) -> torch.Tensor:
@@ -95,7 +95,7 @@ def tfp_long(spike: torch.Tensor, exposure=EXPOSURE) -> torch.Tensor:
     start, stop, total = exposure.start, exposure.stop, spike.shape[-3]
     if not 0 <= start < stop <= total:
         raise InputError(f"the exposure [{start}, {stop}) leaves the {total}-frame stream; expected 0 <= START < END")
-    return torch.as_tensor(spike[..., start:stop, :, :]).float().mean(dim=-3, keepdim=True)
+    return torch.as_tensor(spike[..., start:stop, :, :]).mean(dim=-3, keepdim=True, dtype=torch.float32)
 
 
 def mirrored(spike: torch.Tensor, frames: int) -> torch.Tensor:
@@ -220,4 +220,4 @@ def middle_tfp(spike: torch.Tensor, instant: int, reach: int = 50) -> torch.Tens
         float32 ``(..., 1, H, W)`` in [0, 1].
     """
     frames = spike[..., max(instant - reach + 1, 0) : instant + 1 + reach, :, :]
-    return torch.as_tensor(frames).float().mean(dim=-3, keepdim=True)
+    return torch.as_tensor(frames).mean(dim=-3, keepdim=True, dtype=torch.float32)

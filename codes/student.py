@@ -49,7 +49,11 @@ def spike_pyramid(spike: torch.Tensor, instants) -> torch.Tensor:
         float32 ``(B, M, 21, H, W)`` in [0, 1].
     """
     total = spike.shape[1]
-    sums = F.pad(torch.as_tensor(spike).cumsum(dim=1, dtype=torch.int32), (0, 0, 0, 0, 1, 0))
+    spike = torch.as_tensor(spike)
+    exact = torch.float32 if spike.is_floating_point() else torch.int32
+    # Sums from the beginning serve all instants; for one alone the frames of its windows are less work.
+    many = len(instants) > 1
+    sums = F.pad(spike.cumsum(dim=1, dtype=exact), (0, 0, 0, 0, 1, 0)) if many else None
     reach = [3 + sum(PYRAMID[: index + 1]) for index in range(len(PYRAMID))]  # 5, 7, 10, 15, 25, 45, 96
     after = [(reach[i] - PYRAMID[i] + 1, reach[i] + 1) for i in range(len(PYRAMID))]
     windows = [(1 - stop, 1 - start) for start, stop in reversed(after)]
@@ -60,7 +64,8 @@ def spike_pyramid(spike: torch.Tensor, instants) -> torch.Tensor:
             raise InputError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
         for start, stop in windows:
             first, last = min(max(instant + start, 0), total), min(max(instant + stop, 0), total)
-            channels.append((sums[:, last] - sums[:, first]) / max(last - first, 1))
+            total_of = sums[:, last] - sums[:, first] if many else spike[:, first:last].sum(dim=1, dtype=exact)
+            channels.append(total_of / max(last - first, 1))
     return torch.stack(channels, dim=1).unflatten(1, (len(instants), len(windows)))
 
 

@@ -56,28 +56,29 @@ class Asked:
     flip: str
     bit_order: str
     crop: str
+    auto: bool
 
     def open(self, most: float):
         """The capture; ``most``: megapixels."""
-        from codes.inference import open_capture
+        from codes.inference import Reading, open_capture
 
         if not (self.blur and self.spike):
             raise InputError("give a photo and a stream, or take the example")
         exposure = _numbers(self.exposure, r"(\d+):(\d+)", "exposure", "START:END")
-        capture = open_capture(
-            self.blur,
-            self.spike,
+        reading = Reading.of(
             _numbers(self.size, r"(\d+)\s*x\s*(\d+)", "spike size", "HEIGHTxWIDTH"),
-            slice(*exposure)
-            if (exposure := _numbers(self.exposure, r"(\d+):(\d+)", "exposure", "START:END"))
-            else None,
-            self.flip,
-            self.bit_order,
-            _numbers(self.crop, r"(-?\d+),(-?\d+),(\d+),(\d+)", "crop", "TOP,LEFT,HEIGHT,WIDTH"),
+            bit_order=self.bit_order,
+            exposure=slice(*exposure) if exposure else None,
+            flip=self.flip,
+            crop=_numbers(self.crop, r"(-?\d+),(-?\d+),(\d+),(\d+)", "crop", "TOP,LEFT,HEIGHT,WIDTH"),
+            tone="auto" if self.auto else "linear",
+            align="auto" if self.auto else "off",
+            bad_pixels=self.auto,
         )
-        if capture.blur.shape[0] * capture.blur.shape[1] > most * 1e6:
+        height, width = read_size(self.blur)
+        if height * width > most * 1e6:
             raise InputError(f"the image has more than {most:g} megapixels, which is the limit of this app")
-        return capture
+        return open_capture(self.blur, self.spike, reading)
 
     def said(self, error) -> str:
         """An error in one line, without the folders of uploads."""
@@ -85,6 +86,17 @@ class Asked:
         for path in filter(None, (self.blur, self.spike)):
             text = text.replace(path, Path(path).name)
         return text
+
+
+def read_size(path) -> tuple[int, int]:
+    """(height, width) of an image by its header, before anything large is decoded."""
+    from PIL import Image, UnidentifiedImageError  # comes with scikit-image
+
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError):
+        raise InputError(f"{path} is no image that can be decoded, or it is too large") from None
 
 
 def _numbers(text: str, pattern: str, name: str, form: str) -> tuple | None:
@@ -107,27 +119,28 @@ def remedies(said: str, asked: Asked) -> dict[str, str]:
         found["bit_order"] = "little" if asked.bit_order == "big" else "big"
     if (crop := re.search(r"--crop=([-\d,]+)", said)) and not (asked.crop or "").strip():
         found["crop"] = crop[1]
-    if (frames := re.search(r"holds (\d+) frames", said)) and "--exposure" in said:
-        found["exposure"] = f"0:{frames[1]}"
+    if window := re.search(r"--exposure (\d+:\d+)\b(?! leaves)", said):
+        found["exposure"] = window[1]
     return found
 
 
 def look(asked: Asked, most: float) -> tuple[str, dict[str, str]]:
     """What the checks say in words, and the remedies."""
-    from codes.inference import check
-
     try:
         capture = asked.open(most)
-        fault = check(capture)
     except (InputError, OSError) as error:
         text = asked.said(error)
         return f"**Cannot be used:** {text}", remedies(text, asked)
     size, spikes, exposure = capture.blur.shape, capture.spike.shape, capture.exposure
-    about = f"photo {size[0]}x{size[1]}, {spikes[0]} spike frames of {spikes[1]}x{spikes[2]}, "
-    about += f"exposure {exposure.start}:{exposure.stop}"
-    if not fault:
-        return f"**Image and spikes fit:** {about}", {}
-    return f"**Check:** {fault} ({about})", remedies(fault, asked)
+    lines = [
+        f"photo {size[0]}x{size[1]}, {spikes[0]} spike frames of {spikes[1]}x{spikes[2]}, "
+        f"exposure {exposure.start}:{exposure.stop}, tone {capture.tone.name}"
+    ]
+    lines += [f"**Check:** {doubt}" for doubt in capture.doubts]
+    if not capture.doubts:
+        lines[0] = f"**Image and spikes fit:** {lines[0]}"
+    lines += [f"found: {note}" for note in capture.notes]
+    return "\n\n".join(lines), remedies(" ".join(capture.doubts), asked)
 
 
 def example(folder: Path) -> tuple[str, str]:
@@ -165,7 +178,7 @@ def deblur(asked: Asked, deblurrer, count: int, cfg: AppConfig, folder: Path, st
             video.add(frame)
             step(done, count)
     name, title = Path(asked.blur).name, deblurrer.method.title
-    view = capture_view(folder, capture.blur, capture.spike, instants, title, name=name)
+    view = capture_view(folder, capture.picture, capture.spike, instants, title, name=name, notes=capture.notes)
     about = {"Method": title, "Weights": ", ".join(Path(path).name for path in deblurrer.method.weights)}
     Page(name, views=[view], about=about | made_by()).write(folder / "index.html")
     with zipfile.ZipFile(folder / "frames.zip", "w") as archive:
@@ -226,12 +239,15 @@ def build(cfg: AppConfig, deblurrers: dict, results: Path, gr):
         gr.Markdown("# S-SDM: a sharp video from one blurry photo and its spikes")
         with gr.Row():
             blur = gr.File(label="Blurry photo", elem_id="blur")
-            spike = gr.File(label="Spike stream (.dat)", elem_id="spike")
+            spike = gr.File(label="Spike stream (.dat, .npy, .npz)", elem_id="spike")
             shown = gr.Button("Render an example", elem_id="example")
-        with gr.Accordion("How the spikes lie", open=False):
+        with gr.Accordion("What is known of them", open=False, elem_id="known"):
+            auto = gr.Checkbox(True, label="Find what is not told, and mend what is clear", elem_id="auto")
             with gr.Row():
-                size = gr.Textbox(label="Spike size, HEIGHTxWIDTH", placeholder="a quarter of the photo")
-                exposure = gr.Textbox(label="Exposure, START:END", placeholder="20:117", elem_id="exposure")
+                size = gr.Textbox(label="Spike size, HEIGHTxWIDTH", placeholder="found")
+                exposure = gr.Textbox(
+                    label="Exposure, START:END", placeholder="found; 20:117 of 137 frames", elem_id="exposure"
+                )
                 flip = gr.Dropdown(list(FLIPS), value="none", label="Flip", elem_id="flip")
                 bits = gr.Dropdown(["little", "big"], value="little", label="Bit order")
                 crop = gr.Textbox(label="Crop, TOP,LEFT,HEIGHT,WIDTH", placeholder="all of the photo")
@@ -247,7 +263,7 @@ def build(cfg: AppConfig, deblurrers: dict, results: Path, gr):
         viewer = gr.HTML("", elem_id="page")
         files = gr.File(label="Video and frames", file_count="multiple", interactive=False, elem_id="files")
 
-        asked = [blur, spike, size, exposure, flip, bits, crop]
+        asked = [blur, spike, size, exposure, flip, bits, crop, auto]
         for field in asked:
             field.change(looked, asked, [status, *buttons], show_progress="hidden")
         targets = {"flip": flip, "bit_order": bits, "crop": crop, "exposure": exposure}

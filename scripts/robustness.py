@@ -60,6 +60,11 @@ class RobustnessConfig:
     motion: tuple[float, ...] | None = option(
         (6.0, 12.0, 24.0, 48.0, 96.0), "pixels over the exposure", above=0, group=VALUES
     )
+    align: bool = option(
+        False,
+        "find how image and spikes lie on one another first, as deblur.py does; into another --out",
+        group=MEASURED,
+    )
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", group=HARDWARE)
     precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "of the networks", group=HARDWARE)
 
@@ -84,6 +89,8 @@ def measure(points, methods: dict, settings: list, cfg: RobustnessConfig, photos
     from codes.engine.device import autocast
     from codes.exposure import EXPOSURE
     from codes.image import to_float
+    from codes.inference import Reading, open_capture
+    from codes.inference.deblurrer import View
     from codes.making.degradation import record, sample_of, spikes
     from codes.making.synthesis import Scene
     from codes.metrics import psnr
@@ -101,13 +108,22 @@ def measure(points, methods: dict, settings: list, cfg: RobustnessConfig, photos
                 continue
             sample = sample_of(index, motion, photos, cfg.size, cfg.seed)
             blur, sharp, lights = record(Scene(sample), cfg.size, {setting.view for setting, _ in parts})
+            photo = blur
             blur, sharp = (torch.from_numpy(to_float(image))[None].to(device) for image in (blur, sharp))
             for setting, missing in parts:
                 stream = spikes(lights[setting.view], setting, cfg.size, sample.rng(2))
+                view = None
+                if cfg.align:
+                    capture = open_capture(photo, stream, Reading(tone="linear", bad_pixels=False))
+                    view = View(capture, capture.light())
+                seen = torch.from_numpy(view.image).permute(2, 0, 1)[None].to(device) if view else blur
                 stream = torch.from_numpy(stream)[None].to(device)
                 for name in missing:
                     with torch.inference_mode(), autocast(device, cfg.precision):
-                        image = methods[name].start(blur, stream)([EXPOSURE.centre])[:, 0]
+                        image = methods[name].start(seen, stream)([EXPOSURE.centre])[:, 0]
+                    if view:
+                        image = view.back(image[0].float().permute(1, 2, 0).cpu().numpy(), methods[name].grey)
+                        image = torch.from_numpy(image).permute(2, 0, 1)[None].clamp(0, 1).to(device)
                     value = psnr(image.float(), methods[name].reference(sharp)).item()
                     points.add(setting.key, name, index, capped(value))
                     bar.update()
@@ -135,6 +151,7 @@ def main(argv: list[str] | None = None) -> None:
         for name, m in methods.items()
     }
     options = {"size": list(cfg.size), "seed": cfg.seed, "precision": cfg.precision, "photos": photos}
+    options |= {"align": True} if cfg.align else {}
     points = Points(cfg.out / "robustness.json", options, about)
     settings = {
         name: {value: replace(Setting(), **{name: value}) for value in values} for name, values in cfg.values.items()

@@ -163,3 +163,7 @@ def test_a_dead_start_is_noticed_and_avoided(tiny, tmp_path):
 def test_defaults_come_through(capsys):
     cfg = parse_config(config("train_deblur.py"), [])
     assert (cfg.lambda_reblur, cfg.train_split, cfg.tea_loss, cfg.teacher) == (100, "test", "lpips", "cascade")
+
+
+def test_what_joins_the_parts_of_a_run_is_short():
+    assert len((ROOT / "codes/engine/run.py").read_text().splitlines()) <= 180

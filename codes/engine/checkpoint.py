@@ -79,12 +79,12 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 def state_dict(path, name: str, hint: str = "") -> dict[str, torch.Tensor]:
     """The tensors of a weight file by key, unwrapped; ``name`` is the network that they are wanted for.
 
-    What was taken off is said on stderr.
+    What was taken off is said on stderr, unless it is the official program's ``module.`` alone.
     """
     state, taken = unwrapped(read(path, hint))
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{path} holds no state dict of tensors; expected the weights of {name}")
-    if taken:
+    if taken not in ([], ["'module.'"]):
         print(f"{path}: weights found behind {' '.join(taken)}", file=sys.stderr)
     return state
 

@@ -155,11 +155,7 @@ class Run:
         self.logs.step(means, self.step_count, self.epoch, self.seconds, self.last_rate, self.finished)
 
     def end_epoch(self, evaluation: Callable[[], object]) -> None:
-        """Save weights and evaluate where that is due, always at the end of the run.
-
-        Args:
-            evaluation: makes a :class:`codes.report.evaluation.Report`, or None where there is nothing to evaluate.
-        """
+        """Save weights and evaluate (``evaluation`` makes a report, or None) where it is due, always at the end."""
         due = self.finished or bool(self.cfg.eval_every) and self.epoch % self.cfg.eval_every == 0
         if due:
             self._save_weights(self.epoch)

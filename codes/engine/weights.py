@@ -19,7 +19,10 @@ def load_network(key: str, path, hint: str = "") -> nn.Module:
         MissingFileError, InputError: as in :func:`codes.engine.checkpoint.load_weights`.
     """
     network = network_of(key)
-    state = state_dict(path, network.class_name, hint)
+    return _built(network, state_dict(path, network.class_name, hint), path)
+
+
+def _built(network: Network, state: dict, path) -> nn.Module:
     return load_state(network.load_class()(**network.settings(state)), state, path)
 
 
@@ -47,8 +50,8 @@ def load_student(path, gain: bool = False, hint: str = "") -> nn.Module:
     Raises:
         MissingFileError, InputError: as in :func:`codes.engine.checkpoint.load_weights`.
     """
-    found = looks_like(state_dict(path, "a student", hint), role="student")
-    student = load_network(found.key if found else "ldn", path, hint)
+    state = state_dict(path, "a student", hint)
+    student = _built(looks_like(state, role="student") or network_of("ldn"), state, path)
     if gain:
         student.gain = True  # type: ignore[assignment]
     return student

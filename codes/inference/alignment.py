@@ -29,6 +29,10 @@ CLEARLY = 0.1
 """By how much another reading must fit better."""
 
 
+RIGHT = 0.3
+"""Or what share of the rest it may leave unexplained."""
+
+
 @dataclass(frozen=True)
 class Alignment:
     """How a long TFP lies on its blurry image.
@@ -82,7 +86,7 @@ def align(image: np.ndarray, tfp_long: np.ndarray, reach: float = 0.25, scales: 
         reach: largest shift that is looked for, as a part of each side.
         scales: also look whether the spikes show the scene from 0.6 to 1.7 times as large, the right way up.
     """
-    target, seen = _flattened(image), _flattened(tfp_long)
+    target, seen = flattened(image), flattened(tfp_long)
     # Spikes are regular: the mean of 97 errs by less than one of them. Below that there is nothing to see.
     textured = target.std() > 0.004 and seen.std() > 0.004
     as_is = _correlation(target, seen, (0, 0))
@@ -90,14 +94,16 @@ def align(image: np.ndarray, tfp_long: np.ndarray, reach: float = 0.25, scales: 
     for way, mend in WAYS.items():
         if "bit order" in way and image.shape[1] % 8:
             continue
-        picture = _flattened(mend(tfp_long))
+        picture = flattened(mend(tfp_long))
         for shift in ((0, 0), _shift(target, picture, reach)):
             value = _correlation(target, picture, shift)
-            if value > best.best + (CLEARLY if way != best.way else CLEARLY / 2):
+            # A smooth picture correlates in any bit order: what is left unexplained tells more.
+            right = way != best.way and value > SAME and 1 - value < RIGHT * (1 - best.best)
+            if right or value > best.best + (CLEARLY if way != best.way else CLEARLY / 2):
                 best = replace(best, best=value, way=way, shift=shift)
     if scales and best.best < SAME:
         for scale in SCALES:
-            picture = _flattened(_scaled(tfp_long, scale))
+            picture = flattened(_scaled(tfp_long, scale))
             shift = _shift(target, picture, reach)
             value = _correlation(target, picture, shift)
             if value > best.best + (CLEARLY if best.scale == 1 else 0):
@@ -113,7 +119,7 @@ def _scaled(picture: np.ndarray, scale: float) -> np.ndarray:
     return cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=float(picture.mean()))
 
 
-def _flattened(picture: np.ndarray) -> np.ndarray:
+def flattened(picture: np.ndarray) -> np.ndarray:
     """A picture without its slow changes of brightness."""
     picture = np.asarray(picture, np.float32)
     return picture - cv2.GaussianBlur(picture, (0, 0), max(min(picture.shape) / 8, 1))

@@ -2,16 +2,20 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from codes.dataset import SpikeData
 from codes.errors import InputError, MissingFileError
-from codes.inference.deblurrer import Capture, check, open_capture
+from codes.image import IMAGES
+from codes.inference.opening import OFFICIALLY, Capture, Reading, open_capture
+from codes.inference.registering import common, register
+from codes.inference.streams import SUFFIXES, Layout
+from codes.registration import Camera
 from codes.spike import evenly
-
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+from codes.tone import Tone
 
 
 def chosen_instants(text: str, window: slice) -> tuple[int, ...]:
@@ -46,18 +50,76 @@ def find_captures(cfg) -> list[tuple[str, Path, Path]]:
     images = sorted(path for path in cfg.blur.iterdir() if path.suffix.lower() in IMAGES and path.name[0] != ".")
     if not images:
         raise MissingFileError(f"{cfg.blur} holds no images ({', '.join(IMAGES)})")
-    pairs = [(path.stem, path, cfg.spike / f"{path.stem}.dat") for path in images]
-    missing = [path for _, _, path in pairs if not path.is_file()]
+    streams = {path.stem: path for path in find_streams(cfg.spike)}
+    missing = [path for path in images if path.stem not in streams]
     if missing:
-        raise MissingFileError(f"{len(missing)} of {len(pairs)} images have no stream; the first: {missing[0]}")
-    return pairs
+        wanted = " or ".join(f"{missing[0].stem}{suffix}" for suffix in SUFFIXES)
+        raise MissingFileError(
+            f"{len(missing)} of {len(images)} images have no stream; the first: {missing[0]} (no {cfg.spike}/{wanted})"
+        )
+    return [(path.stem, path, streams[path.stem]) for path in images]
 
 
-def opened(cfg, captures) -> Iterator[tuple[str, Capture]]:
-    """The captures, each checked; what seems wrong is said."""
+def find_streams(path: Path) -> list[Path]:
+    """A stream's file, or all of a folder."""
+    if not path.is_dir():
+        return [path]
+    return sorted(one for one in path.iterdir() if one.suffix.lower() in SUFFIXES and one.name[0] != ".")
+
+
+def reading_of(cfg) -> Reading:
+    """How the options of scripts/deblur.py want captures to be read; of data sets nothing is found unless asked for."""
+    layout = Layout(cfg.spike_size and tuple(cfg.spike_size), cfg.row_bits, cfg.bit_order, cfg.key, cfg.axes)
+    defaults = OFFICIALLY if cfg.base_folder else {"tone": "auto", "align": "auto", "bad_pixels": True}
+    align, tone = cfg.align or defaults["align"], cfg.tone
+    camera = Camera.of(cfg.base_folder) if cfg.base_folder else None
+    if align not in ("auto", "off"):
+        camera = Camera.read(align)
+    if camera and (cfg.align or camera != Camera()):
+        tone = tone or camera.tone.name
+        align = camera.registration if align not in ("auto", "off") or not cfg.align else align
+    return Reading(
+        layout,
+        exposure=cfg.exposure,
+        flip=cfg.flip,
+        crop=cfg.crop,
+        tone=tone or defaults["tone"],
+        align=align,
+        bad_pixels=cfg.bad_pixels == "auto" if cfg.bad_pixels else defaults["bad_pixels"],
+        bits=cfg.bits,
+        exif=cfg.exif,
+        check=cfg.check,
+    )
+
+
+def calibrated(captures, reading: Reading) -> tuple[Camera, list[str]]:
+    """What several captures tell of the cameras that they share, and a line about each.
+
+    Raises:
+        InputError: none of them tells.
+    """
+    found, tones, lines = [], [], []
     for name, image, stream in captures:
-        capture = open_capture(image, stream, cfg.spike_size, cfg.exposure, cfg.flip, cfg.bit_order, cfg.crop)
-        if cfg.check and (fault := check(capture)):
-            given = " (counted from what --crop and --flip made of it)" if cfg.crop or cfg.flip != "none" else ""
-            tqdm.write(f"warning: {stream}: {fault}{given} (--no-check: do not look)", file=sys.stderr)
+        capture = open_capture(image, stream, replace(reading, align="auto"))
+        seen = register(capture.grey_small(), capture.tfp_long(), capture.frame, capture.registration)
+        used = seen.after >= 0.9
+        words = seen.registration.words(capture.frame)
+        lines.append(f"{name or image}: {words} (correlation {seen.after:.4f}{'' if used else ', left out'})")
+        if used:
+            found.append(seen.registration)
+            tones.append(capture.tone.name)
+    if not found:
+        raise InputError("no capture shows clearly how the cameras lie on one another (correlation of 0.9 or more)")
+    return Camera(common(found), Tone(max(set(tones), key=tones.count))), lines
+
+
+def opened(captures, reading: Reading) -> Iterator[tuple[str, Capture]]:
+    """The captures; what was found is said on stdout, what seems wrong on stderr."""
+    for name, image, stream in captures:
+        capture = open_capture(image, stream, reading)
+        for note in capture.notes:
+            tqdm.write(f"{name or image}: {note}")
+        given = " (counted from what --crop and --flip made of it)" if reading.crop or reading.flip != "none" else ""
+        for doubt in capture.doubts:
+            tqdm.write(f"warning: {stream}: {doubt}{given} (--no-check: do not look)", file=sys.stderr)
         yield name, capture

@@ -94,13 +94,13 @@ def from_student(name: str, student: nn.Module, weights=(), tile: int = 0) -> Me
         whole_only(title, tile)
 
     def start(blur, spike, exposure=EXPOSURE) -> Images:
-        image = None if tile else student.encode(blur)
+        image = {} if tile else student.encode(blur)
 
         def images(instants):
             frames = []
             for one in sight.anywhere(blur, spike, instants, exposure).unbind(1):
                 if tile:
-                    frame = decode_tiles(student, blur, one, tile, network.reach)
+                    frame = decode_tiles(student, blur, one, tile, network.reach, image)
                 else:
                     frame = student.decode(blur, image, one)
                 frames.append(frame.float().clamp(0, 1))

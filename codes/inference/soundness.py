@@ -17,6 +17,7 @@ from codes.exposure import EXPOSURE
 from codes.files import by_stem
 from codes.image import IMAGES, grey, grid, read_image, to_uint8, write_image
 from codes.inference.alignment import align
+from codes.inference.timing import find_instants, time_fault
 from codes.spike import tfp
 
 RATES = (0.005, 0.98)
@@ -175,6 +176,8 @@ def check_sample(path: Path, has_sharp: bool, scale: int, row: Row) -> list:
         try:
             sharp_path = image_of("sharp_data")
             found = check_sharps(path, sharp_path, blur.shape, problem)
+            if not alignment.fault and (fault := time_of(path, found, spikes.numpy(), scale)):
+                problem(fault)
             row.sharps += len(found)
             if sharp_path in found:
                 cells.append((found[sharp_path], "sharp, at the centre"))
@@ -184,6 +187,20 @@ def check_sample(path: Path, has_sharp: bool, scale: int, row: Row) -> list:
         picture = tfp(spikes, EXPOSURE.centre, length) / max(np.quantile(long, 0.99), 1e-3)
         cells.append((to_uint8(picture), name))
     return cells
+
+
+def time_of(path: Path, sharps: dict[Path, np.ndarray], spikes: np.ndarray, scale: int) -> str:
+    """What is wrong with a stream in time, from the sharp frames of its exposure; '' if nothing."""
+    if not path.stem.isdecimal():
+        return ""
+    instants = dict(zip(EXPOSURE.sequence_offsets, EXPOSURE.sequence_instants, strict=True))
+    seen = {}
+    for other, image in sharps.items():
+        instant = instants.get(int(other.stem) - int(path.stem))
+        small = light_of(image, scale)
+        if instant is not None and small.shape == spikes.shape[1:]:
+            seen[instant] = small
+    return time_fault(list(seen), find_instants(list(seen.values()), spikes)) if seen else ""
 
 
 def check_sharps(path: Path, sharp_path: Path, shape: tuple, problem) -> dict[Path, np.ndarray]:

@@ -17,21 +17,22 @@ from codes.model.registry import NETWORKS
 
 
 def cut(extent: int, core: int, reach: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Cut one side of an image into tiles.
+    """Cut one side of an image into tiles, which share it evenly.
 
     All tiles are of one size, core + 2 * reach or more, so that squares stay squares; at the borders they are moved
     inside.
 
     Args:
         extent: pixels of the side.
-        core: pixels that a tile contributes; tiles begin at multiples of 4, and end at multiples of 4 from the other
-            end.
+        core: pixels that a tile contributes, or up to a third more or less; tiles begin at multiples of 4, and end at
+            multiples of 4 from the other end.
         reach: pixels around it.
 
     Yields:
         (what to compute, which part of that to keep, where it goes).
     """
-    core = max(core // 4 * 4, 4)
+    count = max(round(extent / core), 1)  # a last tile of a few rows would cost as much as the others
+    core = -(-extent // (4 * count)) * 4
     size = core + 2 * (-(-reach // 4) * 4)
     size = min(size + (extent - size) % 4, extent)
     for start in range(0, extent, core):
@@ -88,7 +89,9 @@ class Tiled(nn.Module):
         return whole[:, :, _times(slice(top, top + height), scale), _times(slice(left, left + width), scale)]
 
 
-def decode_tiles(student: nn.Module, blur: torch.Tensor, spike: torch.Tensor, side: int, reach: int) -> torch.Tensor:
+def decode_tiles(
+    student: nn.Module, blur: torch.Tensor, spike: torch.Tensor, side: int, reach: int, encoded: dict | None = None
+) -> torch.Tensor:
     """A student's image at one instant, computed in tiles.
 
     Args:
@@ -97,6 +100,7 @@ def decode_tiles(student: nn.Module, blur: torch.Tensor, spike: torch.Tensor, si
         spike: what the student sees at the instant, ``(B, spike_dim, H/4, W/4)``, of the whole image.
         side: of the tiles without what lies around them, in image pixels.
         reach: how far the student sees, in spike pixels.
+        encoded: what the student makes of the image alone is kept here, for other instants of the same image.
 
     Returns:
         ``(B, 3, H, W)``, not clipped.
@@ -104,9 +108,13 @@ def decode_tiles(student: nn.Module, blur: torch.Tensor, spike: torch.Tensor, si
     height, width = spike.shape[-2:]
     tiles = [(rows, columns) for rows in cut(height, side // 4, reach) for columns in cut(width, side // 4, reach)]
 
+    encoded = {} if encoded is None else encoded
+
     def parts(rows, columns):
-        part = blur[..., _times(rows[0], 4), _times(columns[0], 4)]
-        return part, student.encode(part), spike[..., rows[0], columns[0]]
+        part, key = blur[..., _times(rows[0], 4), _times(columns[0], 4)], (rows[0].start, columns[0].start)
+        if key not in encoded:
+            encoded[key] = student.encode(part)
+        return part, encoded[key], spike[..., rows[0], columns[0]]
 
     more = (_channel_weights(student, tiles, parts, height * width),) if isinstance(student, Deblur_Net) else ()
     whole = torch.empty_like(blur, memory_format=torch.contiguous_format)

@@ -61,6 +61,7 @@ class View:
         times: instants in spike frames.
         layers: at least one; pictures of other sizes are stretched to ``size``.
         first: which layers are chosen at first, by 'left', 'right', 'third'.
+        notes: what was found and done, in words.
     """
 
     name: str
@@ -68,6 +69,7 @@ class View:
     times: Sequence[float]
     layers: list[Layer]
     first: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -258,6 +260,7 @@ def capture_view(
     title: str,
     sharp: dict[int, Path] | None = None,
     name: str = "",
+    notes: Sequence[str] = (),
 ) -> View:
     """The view of a capture whose sharp images lie in a folder; what the viewer needs besides is written there.
 
@@ -268,7 +271,7 @@ def capture_view(
         instants: of the sharp images.
         title: of the method.
         sharp: true sharp frames by instant, of the image's size: for PSNR, and as a layer where each instant has one.
-        name: of the capture.
+        name, notes: of the capture.
     """
     write_image(folder / "blur.png", blur)
     frames = [folder / f"{instant:03}.png" for instant in instants]
@@ -286,7 +289,7 @@ def capture_view(
             write_image(file, true[instant])
         layers.append(Layer("Sharp", files))
     layers.append(Layer(f"Spikes (TFP, {TFP_LENGTH} frames)", spike_pictures(folder / "spikes", spike, instants)))
-    return View(name or folder.name, blur.shape[:2], list(instants), layers)
+    return View(name or folder.name, blur.shape[:2], list(instants), layers, notes=list(notes))
 
 
 def _psnr(image: np.ndarray, sharp: np.ndarray) -> float:

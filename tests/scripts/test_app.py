@@ -12,10 +12,8 @@ import zipfile
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 
-from codes.dat import write_dat
 from codes.errors import InputError
 from scripts.app import Asked, look, remedies
 from tests.browser import browser, complaints, fetched
@@ -30,7 +28,7 @@ def capture(tiny):
 
 
 def asked(photo, stream, **given):
-    fields = {"size": "", "exposure": "", "flip": "none", "bit_order": "little", "crop": ""}
+    fields = {"size": "", "exposure": "", "flip": "none", "bit_order": "little", "crop": "", "auto": True}
     return Asked(str(photo), str(stream), **fields | given)
 
 
@@ -46,6 +44,8 @@ def test_each_remedy(capture):
     assert remedies("try --bit_order big", asked(*capture)) == {"bit_order": "big"}
     assert remedies("try --crop=-4,0,64,96", asked(*capture)) == {"crop": "-4,0,64,96"}
     assert remedies("try --crop=-4,0,64,96", asked(*capture, crop="0,0,8,8")) == {}
+    assert remedies("--exposure 0:138 leaves a.dat", asked(*capture)) == {}
+    assert remedies("try --exposure 3:90 (it explains all but 1 %)", asked(*capture)) == {"exposure": "3:90"}
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_each_remedy(capture):
         ({"size": "16 by 24"}, "spike size is '16 by 24'; expected HEIGHTxWIDTH"),
         ({"exposure": "1:"}, "expected START:END"),
         ({"crop": "99999999,0,1,1"}, "expected TOP,LEFT,HEIGHT,WIDTH"),
-        ({"size": "16x12"}, "expected an image 4 times as large"),
+        ({"exposure": "0:138"}, "expected 0 <= START < END <= 137"),
     ],
 )
 def test_bad_fields_are_messages(capture, given, said):
@@ -69,9 +69,8 @@ def test_limits_and_bad_files(capture, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"nothing")
     text, _ = look(asked(tmp_path / "bad.png", capture[1]), 12)
     assert text.startswith("**Cannot be used:** bad.png is no image") and str(tmp_path) not in text
-    write_dat(tmp_path / "short.dat", np.zeros((40, 16, 24), np.uint8))
-    text, found = look(asked(capture[0], tmp_path / "short.dat"), 12)
-    assert "holds 40 frames" in text and found == {"exposure": "0:40"}
+    (tmp_path / "bad.dat").write_bytes(b"odd")
+    assert look(asked(capture[0], tmp_path / "bad.dat"), 12)[0].startswith("**Cannot be used:** bad.dat")
 
 
 def wait(condition, seconds=90):
@@ -132,9 +131,13 @@ def test_the_app_in_a_browser(capture, tmp_path):
         upload("#spike", stream)
         wait(lambda: "Cannot be used: bad.png is no image" in text("#status"))
 
-        # a flipped photo: the check says so, and its button mends it
+        # a flipped photo is mended; without that the check says so, and its button mends it
         upload("#blur", flipped)
-        wait(lambda: "flipped vertically" in text("#status"))
+        wait(lambda: "Image and spikes fit" in text("#status") and "flip" in text("#status"))
+        find("#known button")[0].click()
+        wait(lambda: find("#auto input")[0].is_displayed())
+        find("#auto input")[0].click()
+        wait(lambda: "Check:" in text("#status") and "flipped vertically" in text("#status"))
         wait(lambda: find("#mend_flip")[0].is_displayed())
         find("#mend_flip")[0].click()
         wait(lambda: "Image and spikes fit" in text("#status"))

@@ -56,8 +56,10 @@ def test_the_recipe(data, tmp_path):
     assert "Deblur_Net: ssim" in out and "SDM: ssim" in out
 
 
-def test_another_student(data, tmp_path):
-    out, _ = call(SCRIPT, *argv(data, tmp_path, "--student", "san", "--max_steps", 1, "--precision", "fp32"))
+def test_another_student(tiny, tmp_path):
+    base = ["--base_folder", tiny, "--save_folder", tmp_path, "--train_vth", 1, "--workers", 0, "--device", "cpu"]
+    more = ["--student", "san", "--roi_size", 64, "--bs", 1, "--max_steps", 1, "--precision", "fp32"]
+    out, _ = call(SCRIPT, *base, *more, "--eval_images", 0, "--eval_samples", 1)
     assert (tmp_path / "test/ckpts/SAN_last.pth").is_file() and "SANStudent: ssim" in out
 
 

@@ -1,8 +1,8 @@
 """A GPU without one: PyTorch's fake tensors know shape, type and device, but have no values.
 
-Under them a tensor made on the wrong device, and everything that would wait for the GPU (``.item()``, ``bool(tensor)``, a
-size that depends on values), is an error, as it cannot be on a CPU. So what is run here, forward, runs on a GPU too, and
-without waiting. Gradients cannot be tried so: their engine starts CUDA.
+Under them a tensor made on the wrong device, and everything that would wait for the GPU (``.item()``,
+``bool(tensor)``, a size that depends on values), is an error, as it cannot be on a CPU. So what is run here, forward,
+runs on a GPU too, and without waiting. Gradients cannot be tried so: their engine starts CUDA.
 """
 
 import contextlib

@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
             load_weights(bsn, cfg.init_path)
         train_set = run.data(cfg.train_split, use_roi=True, roi_size=cfg.roi_size, seed=cfg.seed, **layout)
         instants = EXPOSURE.instants()
-        optimiser = torch.optim.Adam(bsn.parameters(), lr=cfg.lr)
+        optimiser = torch.optim.Adam(bsn.parameters(), lr=cfg.lr, fused=run.fused)
         net = run.begin(bsn, optimiser, train_set, steps_per_batch=len(instants))
         for epoch in run.epochs():
             for batch in run.batches():

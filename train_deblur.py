@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
 
         train_set = run.data(cfg.train_split, use_roi=True, roi_size=cfg.roi_size, seed=cfg.seed)
         teacher_loss = run.place(TeacherLoss(cfg.tea_loss + "+ssim" * cfg.use_ssim))
-        optimiser = torch.optim.Adam(ldn.parameters(), lr=cfg.lr)
+        optimiser = torch.optim.Adam(ldn.parameters(), lr=cfg.lr, fused=run.fused)
         net = run.begin(ldn, optimiser, train_set)
         source = Distilled(teacher, fixed_instants(cfg.blur_step))
         source = kept(source, run, train_set) if cfg.teacher_cache else source

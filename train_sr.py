@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
         if cfg.init_path:
             load_weights(edsr, cfg.init_path)
         train_set = run.data(cfg.train_split, use_roi=True, roi_size=cfg.roi_size, seed=cfg.seed)
-        optimiser = torch.optim.Adam([p for p in edsr.parameters() if p.requires_grad], lr=cfg.lr)
+        optimiser = torch.optim.Adam([p for p in edsr.parameters() if p.requires_grad], lr=cfg.lr, fused=run.fused)
         net = run.begin(edsr, optimiser, train_set)
         for _epoch in run.epochs():
             for batch in run.batches():

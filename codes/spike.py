@@ -137,10 +137,10 @@ def _mirrored(spike: torch.Tensor, start: int, stop: int) -> torch.Tensor:
     total = spike.shape[-3]
     if 0 <= start and stop <= total:
         return spike[..., start:stop, :, :]
-    index = torch.arange(start, stop)
+    index = torch.arange(start, stop, device=spike.device)
     index = torch.where(index < 0, -index, index)
     index = torch.where(index >= total, 2 * (total - 1) - index, index).clamp(0, total - 1)
-    return spike.index_select(-3, index.to(spike.device))
+    return spike.index_select(-3, index)
 
 
 def tfi(spike: torch.Tensor, instant: int) -> torch.Tensor:

@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
         crops = {"use_roi": True, "roi_size": cfg.roi_size, "seed": cfg.seed, "flips": cfg.flips} | source.wants
         vth, *more = map(float, cfg.train_vth)
         train_set = run.data(cfg.train_split, **crops, vth=vth, more_vth=more)
-        optimiser = torch.optim.Adam(student.parameters(), lr=cfg.lr)
+        optimiser = torch.optim.Adam(student.parameters(), lr=cfg.lr, fused=run.fused)
         net = run.begin(student, optimiser, train_set)
         for _epoch in run.epochs():
             for batch in run.batches():

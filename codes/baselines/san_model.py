@@ -76,8 +76,9 @@ class Axis:
     """
 
     def __init__(self, pixels: int, cells: int, device: torch.device):
-        # Few numbers, so they are made in double precision, which not every device has, and brought over.
-        middles = (2 * torch.arange(pixels, dtype=torch.float64) + 1) / pixels - 1
+        # In double precision, which an Apple GPU does not have; there they are brought over, for which it waits.
+        made = torch.device("cpu") if device.type == "mps" else device
+        middles = (2 * torch.arange(pixels, dtype=torch.float64, device=made) + 1) / pixels - 1
         places = torch.stack([middles - 1 / cells, middles + 1 / cells]) + NUDGE
         places.clamp_(-1 + NUDGE, 1 - NUDGE)
         image, events = (((places + 1) * (n / 2)).long() for n in (pixels, cells))

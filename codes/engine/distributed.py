@@ -147,6 +147,15 @@ def mean(values: dict[str, float], share: float) -> dict[str, float]:
     return dict(zip(values, sums.tolist(), strict=True))
 
 
+def mean_there(values: torch.Tensor, share: float) -> torch.Tensor:
+    """:func:`mean` of a tensor, where it is and without waiting: float64 of the same shape, the same numbers."""
+    values = values.double()
+    if world() > 1:
+        values = values * share
+        dist.all_reduce(values)
+    return values
+
+
 def any_rank(flag: bool) -> bool:
     """Whether ``flag`` is set on any rank."""
     if world() == 1:

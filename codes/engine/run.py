@@ -20,7 +20,7 @@ from codes.engine.log import Log, announcement
 from codes.engine.options import as_dict
 from codes.engine.provenance import provenance
 from codes.engine.state import State, resume
-from codes.engine.step import Step
+from codes.engine.step import Later, Made, Step, reads_late
 from codes.engine.stop import Stop
 from codes.metrics import lpips_network
 
@@ -48,6 +48,14 @@ class Run:
         if cfg.deterministic:
             device.be_deterministic()
         torch.manual_seed(cfg.seed)
+        self.late = reads_late(self.device, cfg.precision)
+        self._made: Made | None = None
+        self._unlogged: list[tuple[Made, list[str], Later, tuple]] = []
+
+    @property
+    def fused(self) -> bool | None:
+        """For ``fused`` of the optimiser: True where steps are read late (codes/engine/step.py), else its default."""
+        return True if self.late else None
 
     def __enter__(self) -> "Run":
         distributed.start(self.device)
@@ -85,7 +93,7 @@ class Run:
         cfg, world = self.cfg, distributed.world()
         plan = BatchPlan(len(dataset), cfg.bs * world, cfg.seed, rank=self.rank, world=world)
         self.network, self.optimiser, self.feed = network, optimiser, Feed(dataset, plan, self.device)
-        self.step = Step(network, optimiser, self.device, cfg.precision, cfg.on_nan, self.say)
+        self.step = Step(network, optimiser, self.device, cfg.precision, cfg.on_nan, self.say, self.late)
         self.backward, self.clip = self.step.backward, self.step.clip
         self.total = cfg.max_steps or cfg.epochs * plan.batches * steps_per_batch
         self.identity = Identity.of(cfg, dataset, world)
@@ -140,19 +148,39 @@ class Run:
 
     def update(self, rate: float) -> None:
         """Make the optimiser's step; where a number is not finite, stop, or with ``--on_nan skip`` drop the step."""
-        names = list(self.feed.names)
+        names, step, epoch = list(self.feed.names), self.step_count, self.epoch
         good = f"the last good state, of step {self.saved_step}, is intact in {self.files.state}"
-        if fault := self.step.update(rate, f"step {self.step_count}, samples {', '.join(names)}", good):
-            self.logs.record("dropped", self.step_count, self.epoch, why=fault, samples=names)
+
+        def note(fault: str) -> None:
+            self.logs.record("dropped", step, epoch, why=fault, samples=names)
+
+        self._made = self.step.update(rate, f"step {step}, samples {', '.join(names)}", good, note)
         now = time.monotonic()
         self.seconds, self._clock = self.seconds + now - self._clock, now
         self.last_rate, self.step_count = rate, self.step_count + 1
 
     def log(self, **values: torch.Tensor) -> None:
         """Log values of the step, each a mean over the samples of the batch; what a dropped step has does not count."""
+        when = (self.step_count, self.epoch, self.seconds, self.last_rate, self.finished)
+        if self.late:
+            there = torch.stack([value.detach().double() for value in values.values()])
+            numbers = Later(distributed.mean_there(there, self.step.share))
+            self._unlogged.append((self._made, list(values), numbers, when))
+            if self.step_count % self.cfg.log_every == 0 or self.finished:
+                self._settle()
+            return
         means = {} if self.step.fault else {key: value.item() for key, value in values.items()}
         means = distributed.mean(means, self.step.share) if means else {}
-        self.logs.step(means, self.step_count, self.epoch, self.seconds, self.last_rate, self.finished)
+        self.logs.step(means, *when)
+
+    def _settle(self) -> None:
+        """Read what steps have left on the device: whether they were made, and what is to be logged of them."""
+        if self.feed is None:
+            return
+        self.step.settle()
+        unlogged, self._unlogged = self._unlogged, []
+        for made, names, numbers, when in unlogged:
+            self.logs.step({} if made.fault else dict(zip(names, numbers.read(), strict=True)), *when)
 
     def end_epoch(self, evaluation: Callable[[], object]) -> None:
         """Save weights and evaluate (``evaluation`` makes a report, or None) where it is due, always at the end."""
@@ -170,10 +198,12 @@ class Run:
             self._save_state()
 
     def _save_state(self) -> None:
+        self._settle()
         if self.rank == 0:
             State.of(self).save(self.files.state)
         self._saved, self.saved_step = time.monotonic(), self.step_count
 
     def _save_weights(self, label) -> None:
+        self._settle()
         if self.rank == 0:
             self.files.save_weights(self.network, label)

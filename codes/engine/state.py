@@ -91,7 +91,7 @@ class State:
             raise unusable(path, f"'batch' is {self.batch}")
         try:
             run.network.load_state_dict(self.weights)
-            run.optimiser.load_state_dict(self.optimiser)
+            run.optimiser.load_state_dict(self._optimiser_for(run))
             run.step.scaler.load_state_dict(self.scaler)
             restore_random_states(self.rng, run.device)
         except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -101,6 +101,13 @@ class State:
         run.step.dropped, run.step.overflows = self.dropped, self.overflows
         run.done = self.done and run.finished
         run.logs.cut(self.logs)
+
+    def _optimiser_for(self, run) -> dict:
+        """The optimiser's state, of whose form (fused or not) the device decides on which the run goes on."""
+        groups = zip(self.optimiser["param_groups"], run.optimiser.param_groups, strict=True)
+        return self.optimiser | {
+            "param_groups": [saved | {"fused": own["fused"]} if "fused" in own else saved for saved, own in groups]
+        }
 
     def save(self, path: Path) -> None:
         """Write it; the file appears whole or not at all."""

@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
         known = EXPOSURE.sequence_instants if sequence else (EXPOSURE.centre,)
         crops = {"use_roi": True, "roi_size": cfg.roi_size, "seed": cfg.seed, "flips": cfg.flips, "scale": scale}
         train_set = run.data(cfg.train_split, use_sharp="sequence" if sequence else True, **crops)
-        optimiser = torch.optim.Adam(network.parameters(), lr=cfg.lr)
+        optimiser = torch.optim.Adam(network.parameters(), lr=cfg.lr, fused=run.fused)
         net = run.begin(network, optimiser, train_set)
         for _epoch in run.epochs():
             for batch in run.batches():

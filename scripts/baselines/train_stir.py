@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
         crops = {"use_roi": True, "roi_size": cfg.roi_size, "seed": cfg.seed, "flips": cfg.flips}
         train_set = run.data(cfg.train_split, use_sharp="sequence" if sequence else True, **crops)
         perceptual = run.place(VGGDistance()) if cfg.perceptual else None
-        optimiser = torch.optim.Adam(stir.parameters(), lr=cfg.lr, weight_decay=4e-4)
+        optimiser = torch.optim.Adam(stir.parameters(), lr=cfg.lr, weight_decay=4e-4, fused=run.fused)
         net = run.begin(stir, optimiser, train_set)
         for _epoch in run.epochs():
             for batch in run.batches():

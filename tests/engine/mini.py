@@ -37,7 +37,7 @@ def main(argv=None):
 
         test_set = run.data("test")
         train_set = run.data(cfg.train_split, use_roi=True, roi_size=cfg.roi_size, seed=cfg.seed)
-        net = run.begin(mini, torch.optim.Adam(mini.parameters(), lr=cfg.lr), train_set)
+        net = run.begin(mini, torch.optim.Adam(mini.parameters(), lr=cfg.lr, fused=run.fused), train_set)
         for _epoch in run.epochs():
             for batch in run.batches():
                 with run.autocast():

@@ -30,8 +30,8 @@ LIMIT = 60
 class Launch:
     """A script on some ranks, as torchrun starts them; one rank is an ordinary process without torchrun."""
 
-    def __init__(self, server, ranks, script, *argv, own=()):
-        """``own``: more words for each rank, which then is on a machine of its own."""
+    def __init__(self, server, ranks, script, *argv, own=(), setup=None):
+        """``own``: more words for each rank, which then is on a machine of its own; ``setup``: see :class:`Started`."""
         self.store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         self.ranks = []
         for rank in range(ranks):
@@ -40,7 +40,8 @@ class Launch:
             values |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
             values |= {"LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1} if own else {}
             env = {key: str(value) for key, value in values.items()} if ranks > 1 else {}
-            self.ranks.append(Started(server, script, *argv, *(own[rank] if own else ()), env=env))
+            words = own[rank] if own else ()
+            self.ranks.append(Started(server, script, *argv, *words, env=env, setup=setup))
 
     def wait(self):
         """(exit code, stdout, stderr) of each rank; a rank that hangs fails the test."""

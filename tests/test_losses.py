@@ -106,7 +106,7 @@ def test_terms_add_up():
     l1, ssim, both = (TeacherLoss(terms)(student, teacher).item() for terms in ("l1", "ssim", "ssim+l1"))
     assert l1 == pytest.approx((student - teacher).abs().mean().item(), rel=1e-5)
     assert both == pytest.approx(l1 + ssim, rel=1e-6)
-    with pytest.raises(ValueError, match="expected lpips, ssim, l1"):
+    with pytest.raises(ValueError, match="expected lpips, lpips_rgb, ssim, l1"):
         TeacherLoss("vgg")
     with pytest.raises(ValueError, match="11x11"):
         TeacherLoss("ssim")(student[..., :8], teacher[..., :8])

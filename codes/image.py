@@ -106,7 +106,10 @@ def to_uint8(image) -> np.ndarray:
 def write_image(path, image: np.ndarray) -> None:
     """Write uint8 ``(H, W, 3)`` B,G,R; the suffix chooses the format. The file appears whole or not at all."""
     with replacing(path) as temporary:
-        done, encoded = cv2.imencode(Path(path).suffix, image)
+        try:
+            done, encoded = cv2.imencode(Path(path).suffix, image)
+        except cv2.error:  # of a suffix that it does not know
+            done = False
         if not done:
             raise InputError(f"{path}: OpenCV writes no such format")
         write_bytes(temporary, encoded)

@@ -253,6 +253,11 @@ def main() -> None:
         raise InputError("--window and --brightness are for spikes alone, without --blur")
     captures, reading = find_captures(cfg), reading_of(cfg)
     captures = captures[: cfg.limit or None]
+    for name, *files in captures:
+        if (cfg.out / name).resolve() in [Path(path).resolve().parent for path in files]:
+            raise InputError(
+                f"--out {cfg.out} is where the capture lies, and would overwrite it; choose another folder"
+            )
     if cfg.calibrate:
         camera, lines = calibrated(captures, reading)
         camera.write(cfg.calibrate)

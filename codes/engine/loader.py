@@ -11,6 +11,7 @@ import torch
 from codes.dataset import SpikeData
 from codes.engine import distributed
 from codes.errors import InputError, MissingFileError
+from codes.image import IMAGES
 from codes.random import rng
 
 
@@ -29,7 +30,11 @@ def open_split(cfg, split: str, say: Callable[[str], None], folder: str = "", **
     folder = folder or cfg.base_folder
     own = {"use_small": cfg.use_small, "vth": cfg.vth, "cache": cfg.cache, "skip_bad": cfg.skip_bad_samples}
     try:
-        return SpikeData(folder, cfg.data_type, split, **own | more)
+        data = SpikeData(folder, cfg.data_type, split, **own | more)
+        images = sum(path.suffix.lower() in IMAGES for path in data.folder.glob("blur_data/[!.]*/[!.]*"))
+        if images > len(data) and not cfg.use_small:
+            say(f"{data.folder}: {images - len(data)} blurry images without a stream are left out (check_dataset.py)")
+        return data
     except MissingFileError as error:
         if cfg.test_mode or split == cfg.train_split or not Path(folder).is_dir():
             raise

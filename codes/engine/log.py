@@ -208,7 +208,9 @@ def announcement(run, before) -> list[str]:
         f"output: {run.folder}; step {run.step_count} of {run.total}",
     ]
     if run.done:
-        lines.append("this run is finished; give more --epochs or --max_steps to go on, or --overwrite to start anew")
+        climbs = " (the rate then climbs again)" if cfg.lr_schedule in ("onecycle", "cosine") else ""
+        more = f"give more --epochs or --max_steps to go on{climbs}, or --overwrite to start anew"
+        lines.append(f"this run is finished; {more}")
     elif before is not None:
         note = change_of_end(cfg.lr_schedule, cfg.lr, run.step_count, before.total, run.total)
         lines += [note] if note else []

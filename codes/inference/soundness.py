@@ -57,6 +57,8 @@ def check(folder: Path, has_sharp: bool, scale: int, sheet: Path, sheet_rows: in
     Raises:
         InputError: not everything is sound; what is not is printed.
     """
+    if sheet.suffix.lower() not in IMAGES:
+        raise InputError(f"--sheet {sheet}: no picture; expected one of {', '.join(IMAGES)}")
     rows: dict[str, Row] = {}
     cells, columns = [], 4 if has_sharp else 3
     streams = all_streams(folder)

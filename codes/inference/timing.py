@@ -120,7 +120,7 @@ def time_fault(expected: list[int], found: list[int | None]) -> str:
     '' where nothing is, or where too little moves to tell.
     """
     pairs = [(when, seen) for when, seen in zip(expected, found, strict=True) if seen is not None]
-    if not pairs:
+    if 2 * len(pairs) < max(len(expected), 1) or not pairs:
         return ""
     late = int(np.median([seen - when for when, seen in pairs]))
     if len(pairs) > 2:

@@ -477,3 +477,15 @@ def test_a_data_set_is_read_officially(tiny, tmp_path):
     assert "tone" not in out and "registration" not in out and "bad pixels" not in out
     capture = Capture(np.zeros((8, 8, 3), np.uint8), np.zeros((137, 2, 2), np.uint8), slice(20, 117))
     assert capture.frame == (8, 8) and capture.tone == Tone()
+
+
+def test_spikes_of_0_and_255_are_spikes():
+    spikes = np.random.default_rng(0).random((137, 16, 24)) < 0.3
+    found = unpacked(np.uint8(255 * spikes), Layout((16, 24)))
+    np.testing.assert_array_equal(found, spikes)
+
+
+def test_a_stream_is_late_only_where_enough_instants_say_so():
+    expected = [20, 36, 52, 68, 84, 100, 116]
+    assert time_fault(expected, [8, 8, None, None, None, None, None]) == ""
+    assert "12 frames late" in time_fault(expected, [8, 24, 40, 56, None, None, None])

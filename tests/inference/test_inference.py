@@ -275,6 +275,13 @@ def test_one_pair_becomes_frames_and_videos(pair, tmp_path):
     assert (video.get(cv2.CAP_PROP_FRAME_WIDTH), video.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (192, 64)
 
 
+def test_the_input_is_never_overwritten(pair):
+    blur, spike = pair
+    before = blur.read_bytes()
+    error = refused("scripts/deblur.py", "--blur", blur, "--spike", spike, "--out", blur.parent, "--frames", 1)
+    assert "is where the capture lies" in error and blur.read_bytes() == before
+
+
 def test_a_folder_of_pairs(pair, tmp_path):
     folder = pair[0].parent
     write_image(folder / "c.jpg", scene())

@@ -78,6 +78,7 @@ def test_label_writes_in_the_upper_left_and_leaves_the_rest():
 
 def test_animations_can_be_read_back(tmp_path):
     frames = [np.full((32, 48, 3), value, np.uint8) for value in (0, 120, 240)]
+    frames[1][:, ::2], frames[1][:, 1::2] = 0, 240  # the palette is that of the middle frame
     write_animation(tmp_path / "a.gif", frames)
     video, levels = cv2.VideoCapture(str(tmp_path / "a.gif")), []
     while (frame := video.read()[1]) is not None and len(levels) < 10:

@@ -101,6 +101,10 @@ class Log:
                 file.write(as_json(record, indent=None) + "\n")
         return record
 
+    def dropped(self, step: int, epoch: int, samples: list[str], why: str) -> None:
+        """Record a step that was not made."""
+        self.record("dropped", step, epoch, why=why, samples=samples)
+
     def skipped(self, faults: dict[str, str], step: int, epoch: int) -> None:
         """Say and note which samples could not be read, and why."""
         for name, why in faults.items():

@@ -7,6 +7,7 @@ alone reads and writes the folder and prints.
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from codes.engine.log import Log, announcement
 from codes.engine.options import as_dict
 from codes.engine.provenance import provenance
 from codes.engine.state import State, resume
-from codes.engine.step import Later, Made, Step, reads_late
+from codes.engine.step import Step, Values, reads_late
 from codes.engine.stop import Stop
 from codes.metrics import lpips_network
 
@@ -37,6 +38,7 @@ class Run:
     seconds = 0.0  # spent in training, over all interruptions
     done = stopped = False  # done: with the last evaluation
     feed: Feed | None = None
+    fused: bool | None = None  # of the optimiser: must be, where steps are read late
 
     def __init__(self, cfg, name: str):
         self.cfg, self.device = cfg, distributed.local_device(cfg.device)
@@ -49,13 +51,7 @@ class Run:
             device.be_deterministic()
         torch.manual_seed(cfg.seed)
         self.late = reads_late(self.device, cfg.precision)
-        self._made: Made | None = None
-        self._unlogged: list[tuple[Made, list[str], Later, tuple]] = []
-
-    @property
-    def fused(self) -> bool | None:
-        """For ``fused`` of the optimiser: True where steps are read late (codes/engine/step.py), else its default."""
-        return True if self.late else None
+        self.fused = self.late or self.fused
 
     def __enter__(self) -> "Run":
         distributed.start(self.device)
@@ -85,16 +81,12 @@ class Run:
         return open_split(self.cfg, split, self.say, **more)
 
     def begin(self, network: nn.Module, optimiser, dataset: SpikeData, steps_per_batch: int = 1) -> Callable:
-        """Go on with what lies in the folder, or start.
-
-        Returns:
-            What to call in the loop: the network, made to learn together with other ranks, with ``--compile`` compiled.
-        """
+        """Go on with what lies in the folder, or start; returns the network to call, joined with other ranks."""
         cfg, world = self.cfg, distributed.world()
         plan = BatchPlan(len(dataset), cfg.bs * world, cfg.seed, rank=self.rank, world=world)
         self.network, self.optimiser, self.feed = network, optimiser, Feed(dataset, plan, self.device)
         self.step = Step(network, optimiser, self.device, cfg.precision, cfg.on_nan, self.say, self.late)
-        self.backward, self.clip = self.step.backward, self.step.clip
+        self.backward, self.clip, self.values = self.step.backward, self.step.clip, Values(self.step, self.logs.step)
         self.total = cfg.max_steps or cfg.epochs * plan.batches * steps_per_batch
         self.identity = Identity.of(cfg, dataset, world)
         before = resume(self)
@@ -150,10 +142,7 @@ class Run:
         """Make the optimiser's step; where a number is not finite, stop, or with ``--on_nan skip`` drop the step."""
         names, step, epoch = list(self.feed.names), self.step_count, self.epoch
         good = f"the last good state, of step {self.saved_step}, is intact in {self.files.state}"
-
-        def note(fault: str) -> None:
-            self.logs.record("dropped", step, epoch, why=fault, samples=names)
-
+        note = partial(self.logs.dropped, step, epoch, names)
         self._made = self.step.update(rate, f"step {step}, samples {', '.join(names)}", good, note)
         now = time.monotonic()
         self.seconds, self._clock = self.seconds + now - self._clock, now
@@ -161,26 +150,8 @@ class Run:
 
     def log(self, **values: torch.Tensor) -> None:
         """Log values of the step, each a mean over the samples of the batch; what a dropped step has does not count."""
-        when = (self.step_count, self.epoch, self.seconds, self.last_rate, self.finished)
-        if self.late:
-            there = torch.stack([value.detach().double() for value in values.values()])
-            numbers = Later(distributed.mean_there(there, self.step.share))
-            self._unlogged.append((self._made, list(values), numbers, when))
-            if self.step_count % self.cfg.log_every == 0 or self.finished:
-                self._settle()
-            return
-        means = {} if self.step.fault else {key: value.item() for key, value in values.items()}
-        means = distributed.mean(means, self.step.share) if means else {}
-        self.logs.step(means, *when)
-
-    def _settle(self) -> None:
-        """Read what steps have left on the device: whether they were made, and what is to be logged of them."""
-        if self.feed is None:
-            return
-        self.step.settle()
-        unlogged, self._unlogged = self._unlogged, []
-        for made, names, numbers, when in unlogged:
-            self.logs.step({} if made.fault else dict(zip(names, numbers.read(), strict=True)), *when)
+        when = self.step_count, self.epoch, self.seconds, self.last_rate, self.finished
+        self.values.take(self._made, values, when, due=self.finished or self.step_count % self.cfg.log_every == 0)
 
     def end_epoch(self, evaluation: Callable[[], object]) -> None:
         """Save weights and evaluate (``evaluation`` makes a report, or None) where it is due, always at the end."""
@@ -198,12 +169,12 @@ class Run:
             self._save_state()
 
     def _save_state(self) -> None:
-        self._settle()
+        self.values.settle()
         if self.rank == 0:
             State.of(self).save(self.files.state)
         self._saved, self.saved_step = time.monotonic(), self.step_count
 
     def _save_weights(self, label) -> None:
-        self._settle()
+        self.values.settle()
         if self.rank == 0:
             self.files.save_weights(self.network, label)

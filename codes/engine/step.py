@@ -241,3 +241,35 @@ class Step:
         if self.overflows:
             parts.append(f"{self.overflows} steps without an update for an overflow of fp16")
         return parts
+
+
+class Values:
+    """What is logged of steps: read at once, or where steps are read late, when a line is due.
+
+    Args:
+        step: makes the steps.
+        write: takes the means over the samples, {} of a dropped step, and what :meth:`take` was told of when.
+    """
+
+    def __init__(self, step: Step, write: Callable[..., None]):
+        self.step, self.write = step, write
+        self._waiting: list[tuple[Made, list[str], Later, tuple]] = []
+
+    def take(self, made: Made, values: dict[str, torch.Tensor], when: tuple, due: bool) -> None:
+        """Values of a step, each a mean over the samples of this rank; ``due``: whether a line is written now."""
+        if self.step.late:
+            there = torch.stack([value.detach().double() for value in values.values()])
+            numbers = Later(distributed.mean_there(there, self.step.share))
+            self._waiting.append((made, list(values), numbers, when))
+            if due:
+                self.settle()
+            return
+        means = {} if self.step.fault else {key: value.item() for key, value in values.items()}
+        self.write(distributed.mean(means, self.step.share) if means else {}, *when)
+
+    def settle(self) -> None:
+        """Read what steps have left on the device: whether they were made, and what is to be logged of them."""
+        self.step.settle()
+        waiting, self._waiting = self._waiting, []
+        for made, names, numbers, when in waiting:
+            self.write({} if made.fault else dict(zip(names, numbers.read(), strict=True)), *when)

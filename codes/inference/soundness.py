@@ -86,6 +86,7 @@ def check(folder: Path, has_sharp: bool, scale: int, sheet: Path, sheet_rows: in
             print(f"{readable(path)}: no stream, as at the beginning and end of a video")
         else:
             problems.append(f"{readable(path)}: no stream of that name in spike_data")
+    problems += [f"{readable(path)}: another image of that name lies beside it" for path in doubled(folder)]
     for text in problems:
         print(text)
     if problems:
@@ -96,6 +97,17 @@ def check(folder: Path, has_sharp: bool, scale: int, sheet: Path, sheet_rows: in
 def splits_of(folder: Path) -> list[Path]:
     """Where streams and images may lie: the folder itself and its splits."""
     return [folder, folder / "train", folder / "test"]
+
+
+def doubled(folder: Path) -> list[Path]:
+    """Images that share their name with another one, such as 1.png and 1.bmp: only one of them is used."""
+    found = []
+    for split in splits_of(folder):
+        for sequence in sorted(split.glob("*_data/[!.]*")):
+            used = set(by_stem(sequence, IMAGES).values())
+            images = [path for path in sequence.glob("[!.]*") if path.suffix.lower() in IMAGES]
+            found += sorted(path for path in images if path not in used)
+    return found
 
 
 def all_streams(folder: Path) -> list[Path]:

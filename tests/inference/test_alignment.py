@@ -8,7 +8,7 @@ import pytest
 from codes.image import read_image, write_image
 from codes.inference.alignment import align
 from codes.spike import read_dat, write_dat
-from tests.conftest import call
+from tests.conftest import call, refused
 
 
 def scene(height=45, width=64, seed=0):
@@ -97,3 +97,11 @@ def test_check_dataset_names_images_without_streams_and_odd_names(copy, tmp_path
     out, _ = call("scripts/check_dataset.py", *argv)
     assert "test/spike_data/\\xb2\\xe2\\xca\\xd4" in out and "all sound" in out
     assert "000006.png: no stream, as at the beginning" in out and (tmp_path / "sheet.png").is_file()
+
+
+def test_two_images_for_one_stream_are_named(copy, tmp_path):
+    image = sorted(copy.glob("test/blur_data/*/*.png"))[0]
+    image.with_suffix(".BMP").write_bytes(image.read_bytes())
+    out, _ = call("scripts/check_dataset.py", copy, "--sheet", tmp_path / "s.png", code=2)
+    assert f"{image.with_suffix('.BMP')}: another image of that name" in out
+    assert "--sheet s.xyz" in refused("scripts/check_dataset.py", copy, "--sheet", "s.xyz")

@@ -129,7 +129,7 @@ def test_test_mode_shares_the_samples_and_makes_the_same_table(server, tiny, tmp
         results[ranks] = json.dumps(rows)  # the order counts
         pictures[ranks] = {path.name: path.read_bytes() for path in (folder / "imgs").iterdir()}
     assert results[1] == results[2] == results[4]
-    assert pictures[1] == pictures[2] == pictures[4] and len(pictures[1]) == 2 * 5
+    assert pictures[1] == pictures[2] == pictures[4] and len(pictures[1]) == 2 * 6
 
 
 def test_teacher_cache_on_one_disk_and_on_two(server, tiny, tmp_path):

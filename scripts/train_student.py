@@ -61,6 +61,8 @@ class StudentConfig(Config):
         refuse_idle(self, "beside --max_steps", "epochs")
         if self.student != "ldn":
             refuse_idle(self, f"with --student {self.student}", "student_spikes")
+        if self.student == "sdmnet":
+            refuse_idle(self, "with --student sdmnet, which always has it", "spike_gain")
         if self.init_path:
             refuse_idle(self, "with --init_path, whose file decides it", "student_spikes", "spike_gain")
         if self.test_mode and not self.student_path:

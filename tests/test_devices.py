@@ -123,6 +123,7 @@ SETTINGS = [
     ("ldn", {"gain": True}),
     ("ldn", {"spike_input": "pyramid"}),
     ("ldn", {"spike_input": "pyramid", "gain": True}),
+    ("sdmnet", {}),
     ("san", {}),
     ("san", {"gain": True}),
 ]

@@ -11,6 +11,7 @@ SETTINGS = [
     ("ldn", {}),
     ("ldn", {"gain": True}),
     ("ldn", {"spike_input": "pyramid", "gain": True}),
+    ("sdmnet", {}),
     ("san", {"gain": True}),
 ]
 

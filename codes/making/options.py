@@ -100,24 +100,40 @@ class DemoConfig:
 
 
 @dataclass(frozen=True)
-class ResimulateConfig:
-    """A data set from captures."""
+class CapturesConfig:
+    """Captures, and how they become small photographs."""
 
     base_folder: Path = option("GOPRO", "the captures: a data set in the GOPRO or RSB layout")
     data_type: Literal["GOPRO", "real"] = option("GOPRO", "layout of the captures")
     split: Literal["train", "test"] = option("train", "split of the captures")
     vth: float = option(0.0, "firing threshold of the captures' spikes", low=0)
-    out: Path = option("RESIM", "folder of the new data set")
     deblur_path: Path | None = option(None, "weights of a student that deblurs the captures; none: the SDM")
     shrink: float = option(3.0, "how many times smaller the photographs are", low=1)
+    seed: int = option(0, "same seed, same bytes", low=0)
+    device: str = option("auto", "where a student runs: auto, cpu, cuda, cuda:N or mps")
+
+
+@dataclass(frozen=True)
+class ScenesConfig(CapturesConfig):
+    """Scenes from captures."""
+
+    out: Path = option("SCENES", "folder of the scenes")
+    shrink: float = option(2.0, "how many times smaller the photographs are", low=1)
+    count: int = option(2000, "scenes", low=1)
+    render: bool = option(False, "render them all now; off, each when training first needs it")
+
+
+@dataclass(frozen=True)
+class ResimulateConfig(CapturesConfig):
+    """A data set from captures."""
+
+    out: Path = option("RESIM", "folder of the new data set")
     size: Size = option(Size(192, 320), "image size of the new data set", low=16, high=8192, multiple=SCALE)
     count: int = option(1000, "samples of the new data set", low=1)
     motion: tuple[float, float] = option(
         (5.0, 120.0), "least and greatest motion over the exposure in pixels", low=0, metavar=("MIN", "MAX")
     )
     new_vth: tuple[float, ...] = option((1.0,), "firing thresholds to simulate", above=0)
-    seed: int = option(0, "same seed, same bytes", low=0)
-    device: str = option("auto", "where a student runs: auto, cpu, cuda, cuda:N or mps")
     workers: int = option(CORES, "samples rendered at a time", low=1)
 
     def __post_init__(self):

@@ -18,7 +18,7 @@ from codes.exposure import EXPOSURE
 from codes.files import write_json
 from codes.image import to_uint8, write_image
 from codes.making.demo import make_data_set
-from codes.making.options import DemoConfig, ResimulateConfig
+from codes.making.options import CapturesConfig, DemoConfig, ResimulateConfig
 from codes.sdm import Teacher
 from codes.student import Sight
 
@@ -51,7 +51,7 @@ def shrunk(image: torch.Tensor, factor: float) -> np.ndarray:
     return to_uint8(small.transpose(2, 0, 1))
 
 
-def write_pictures(cfg: ResimulateConfig, folder: Path) -> int:
+def write_pictures(cfg: CapturesConfig, folder: Path) -> int:
     """Deblur the captures at the centre of the exposure and write them small; those that exist stay."""
     captures = SpikeData(cfg.base_folder, cfg.data_type, cfg.split, vth=cfg.vth)
     device = choose_device(cfg.device)

@@ -95,6 +95,15 @@ NETWORKS: dict[str, Network] = {
             colour="BGR",
         ),
         Network(
+            key="sdmnet",
+            title="SDMNet",
+            build="codes.model.sdmnet_model:SDMNet",
+            role="student",
+            files=("SDMNet_photo.pth",),
+            flag="sdmnet",
+            colour="BGR",
+        ),
+        Network(
             key="san",
             title="SAN",
             build="codes.baselines.san_student:SANStudent",

@@ -1,0 +1,102 @@
+"""Train SDMNet, a student for captures that are not ideal, on scenes with known light.
+
+    python scripts/make_scenes.py --base_folder GOPRO --deblur_path model/DeblurNet_photo.pth --out SCENES --count 2400
+    python scripts/train_robust.py --base_folder SCENES --save_folder exp/SDMNet --max_steps 20000
+
+Each step draws for each scene how it is recorded (threshold, noise, light, spike pixels, misalignment, exposure) and
+compares the student at two instants with the frames that are known.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from codes.engine.command import command  # noqa: E402
+from codes.engine.options import Config, option, parse_config, refuse_idle  # noqa: E402
+from codes.errors import InputError  # noqa: E402
+from codes.model.registry import network_of  # noqa: E402
+
+Drawn = Literal["vth", "noise", "light", "dim", "ratio", "phase", "corners", "stretch", "settled", "grey"]
+
+
+@dataclass(frozen=True)
+class RobustConfig(Config):
+    """The recipe."""
+
+    base_folder: Path = option("SCENES", "scenes of scripts/make_scenes.py", group="official", recipe=False)
+    save_folder: Path = option("exp/SDMNet", "where run folders are made", group="run", recipe=False)
+    init_path: Path | None = option(None, "weights of SDMNet to start from, to fine-tune it", group="the student")
+    instants: int = option(2, "instants of each scene and step, of the 7 known", low=1, high=7, group="the student")
+    without: tuple[Drawn, ...] = option((), "what stays as in the paper, for trials", group="the student")
+    eval_folder: Path | None = option(
+        None, "data set whose test split is evaluated (default: none)", group="the student", recipe=False
+    )
+    bs: int = option(8, "scenes in a batch; with torchrun, of each rank", low=1, group="official")
+    roi_size: int = option(128, "side of the training crop in image pixels", low=16, high=132, group="official")
+    lr: float = option(2e-3, "largest learning rate of Adam", low=0, group="official")
+    max_steps: int = option(20_000, "optimiser steps", low=1, group="run", recipe=False)
+    lr_schedule: Literal["onecycle", "cosine", "constant"] = option(
+        "onecycle", "learning rate over time; onecycle and cosine end at 0 with the last step", group="beyond"
+    )
+    grad_clip: float = option(1.0, "largest gradient norm (0: no limit)", low=0, group="beyond")
+    eval_every: int = option(
+        0, "epochs between saved weights and their evaluation (0: only at the end)", low=0, group="run", recipe=False
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = option("bf16", "autocast precision", group="run")
+
+    def __post_init__(self):
+        refuse_idle(self, "beside --max_steps", "epochs")
+        refuse_idle(self, "on scenes", "train_split", "clip_output", "skip_bad_samples")
+        if self.test_mode:
+            raise InputError("weights are evaluated by scripts/train_student.py --student sdmnet --test_mode")
+        if not self.eval_folder:
+            refuse_idle(self, "without --eval_folder", "data_type", "use_small", "vth", "cache")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train."""
+    cfg = parse_config(RobustConfig, argv)
+
+    import torch
+    from torch.nn import functional as F
+
+    from codes.engine.run import Run
+    from codes.engine.schedule import learning_rate
+    from codes.engine.weights import load_network, new_student
+    from codes.making.draws import Draws
+    from codes.report.evaluation import Row, evaluate
+    from codes.spike import EXPOSURE
+    from codes.student import Sight
+
+    with Run(cfg, network_of("sdmnet").prefix) as run:
+        student = run.place(load_network("sdmnet", cfg.init_path) if cfg.init_path else new_student("sdmnet"))
+        sight = Sight.of(student)
+
+        def rows(sample):
+            """The student against the sharp image at the centre of the exposure."""
+            blur, spike, sharp = sample["blur"], sample["spike"], sample.get("sharp")
+            yield Row("Blur", blur, sharp, "blur")
+            image = student(blur, sight(blur, spike, [EXPOSURE.centre]))[:, 0].clamp(0, 1)
+            yield Row("SDMNet", image, sharp, "deblur")
+
+        test_set = run.data("test", folder=cfg.eval_folder, use_sharp=True) if cfg.eval_folder else None
+        scenes = Draws(cfg.base_folder, cfg.roi_size, cfg.instants, cfg.seed, cfg.without)
+        optimiser = torch.optim.Adam(student.parameters(), lr=cfg.lr, fused=run.fused)
+        net = run.begin(student, optimiser, scenes)
+        for _epoch in run.epochs():
+            for batch in run.batches():
+                with run.autocast():
+                    images = net(batch["blur"], batch["spike"]).float()  # (B, M, 3, H, W)
+                loss = F.l1_loss(images, batch["sharps"])
+                run.backward(loss)
+                run.clip(cfg.grad_clip)
+                run.update(learning_rate(cfg.lr_schedule, cfg.lr, run.step_count, run.total))
+                run.log(loss=loss)
+            run.end_epoch(lambda: test_set and evaluate(run, test_set, rows, student))
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,105 @@
+"""SDMNet: sizes, the pyramid in the form of the SDM by brute force, grey stays grey, one encoding for all instants."""
+
+import pytest
+import torch
+
+from codes.errors import InputError
+from codes.model.sdmnet_model import BRIGHT, DARK, WINDOWS, SDMNet
+from codes.student import spike_pyramid
+from tests.conftest import filled, rnd
+
+
+@pytest.fixture(scope="module")
+def network():
+    return filled(SDMNet())
+
+
+def test_it_is_small(network):
+    assert sum(p.numel() for p in network.parameters()) == 242_036
+    assert sum(WINDOWS) == 2 * 96 + 1
+
+
+def test_several_instants_are_single_ones_with_one_encoding(network):
+    blur, spike = rnd(2, 3, 64, 96), rnd(2, 3, 21, 16, 24)
+    with torch.inference_mode():
+        frames, image = network(blur, spike), network.encode(blur)
+        assert frames.shape == (2, 3, 3, 64, 96)
+        for index in range(3):
+            assert torch.allclose(frames[:, index], network.decode(blur, image, spike[:, index]), atol=1e-5)
+            assert torch.allclose(frames[:, index], network(blur, spike[:, index]), atol=1e-5)
+
+
+def test_grey_stays_grey_exactly(network):
+    grey = rnd(1, 1, 64, 96).expand(-1, 3, -1, -1)
+    with torch.inference_mode():
+        frame = network(grey, rnd(1, 21, 16, 24))
+        colour = network(rnd(1, 3, 64, 96), rnd(1, 21, 16, 24))
+        # a compressed grey photo, a level off here and there
+        nearly = (grey * 255).round() / 255 + (rnd(1, 3, 64, 96) < 0.2) * (2 / 255)
+        result = network(nearly, rnd(1, 21, 16, 24))
+    assert torch.equal(frame[:, 0], frame[:, 1]) and torch.equal(frame[:, 0], frame[:, 2])
+    assert not torch.allclose(frame[:, 0], grey[:, 0], atol=1e-3)
+    assert (colour[:, 0] - colour[:, 2]).abs().max() > 0.1
+    # what is left of it is the image's own chroma times 1 + ratio
+    assert ((result[:, 0] - result[:, 2]).abs() < 2.1 / 255 * (result.amax() / nearly.clamp(min=0.05)).amax()).all()
+
+
+def test_colour_comes_from_nearby(network):
+    blur = rnd(1, 1, 64, 320).expand(-1, 3, -1, -1).clone()
+    blur[:, 0, :, :8] = 0  # colour at the left edge
+    with torch.inference_mode():
+        frame = network(blur, rnd(1, 21, 16, 80))
+    difference = (frame.amax(dim=1) - frame.amin(dim=1))[0].amax(dim=0)
+    assert difference[:8].max() > 0.05 and difference[4 * (2 + 16) :].max() < 1e-6  # 15 pixels of 1/4 further
+
+
+def test_what_it_sees_by_brute_force():
+    torch.manual_seed(0)
+    stream, grey = (torch.rand(2, 137, 5, 6) < 0.4).float(), torch.rand(2, 1, 5, 6)
+    for instant in (20, 68, 116):
+        seen = SDMNet.seen(grey, spike_pyramid(stream, [instant])[:, 0])
+        assert seen.shape == (2, 32, 5, 6)
+        assert torch.equal(seen[:, :21], spike_pyramid(stream, [instant])[:, 0])
+        least, short = (stream[:, instant - r : instant + r + 1].mean(dim=1) for r in (3, 10))
+        assert torch.allclose(seen[:, 21], least, atol=1e-5) and torch.allclose(seen[:, 22], short, atol=1e-5)
+        long = seen[:, 23]
+        assert torch.allclose(seen[:, 25], (short - long) / (long + DARK), atol=1e-5)
+        assert torch.allclose(seen[:, 27], ((short - grey[:, 0]) / (grey[:, 0] + DARK)).clamp(max=BRIGHT), atol=1e-5)
+        if instant == 68:  # the others lack some of the frames
+            middling = stream[:, 68 - 25 : 68 + 26].mean(dim=1)
+            assert torch.allclose(seen[:, 26], (middling - long) / (long + DARK), atol=1e-5)
+    # the outermost windows: 46 to 96 frames away, 26 to 45 frames away
+    for instant, flags in ((20, [0, 0, 1, 1]), (30, [0, 1, 1, 1]), (68, [1, 1, 1, 1]), (100, [1, 1, 1, 0])):
+        seen = SDMNet.seen(grey, spike_pyramid(stream, [instant])[:, 0])
+        assert seen[:, 28:, 0, 0].tolist() == [flags] * 2
+
+
+def test_the_exposures_light_from_its_centre():
+    torch.manual_seed(0)
+    stream = torch.rand(1, 97, 4, 4)  # frames within 48 of the centre, no others
+    seen = SDMNet.seen(torch.rand(1, 1, 4, 4), spike_pyramid(stream, [48])[:, 0])
+    assert torch.allclose(seen[:, 23], stream.mean(dim=1), atol=1e-5)
+
+
+def test_how_bright_one_spike_is_by_its_gain():
+    stream = (torch.rand(2, 137, 5, 6, generator=torch.Generator().manual_seed(0)) < 0.4).float()
+    pyramid = spike_pyramid(stream, [68])[:, 0] * torch.tensor([1.0, 8.0])[:, None, None, None]
+    assert torch.allclose(SDMNet.quantum(pyramid).exp(), torch.tensor([[1.0], [8.0]]))
+
+
+def test_a_black_stream_is_finite(network):
+    with torch.inference_mode():
+        assert torch.isfinite(network(rnd(1, 3, 32, 32), torch.zeros(1, 21, 8, 8))).all()
+
+
+def test_it_begins_near_the_blurry_image():
+    torch.manual_seed(0)
+    blur = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        frame = SDMNet()(blur, torch.rand(1, 21, 16, 16))
+    assert (frame - blur).abs().mean() < 0.05
+
+
+def test_sizes_that_do_not_fit_are_refused(network):
+    with pytest.raises(InputError, match="4 times as high"):
+        network(rnd(1, 3, 64, 64), rnd(1, 21, 16, 17))

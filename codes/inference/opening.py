@@ -22,6 +22,7 @@ from codes.inference.streams import Layout
 from codes.inference.timing import Timing, find_exposure, misfit
 from codes.registration import Registration
 from codes.spike import EXPOSURE, SCALE, tfp_long
+from codes.student import LARGEST_GAIN
 from codes.tone import Tone, estimate
 
 OFFICIAL = slice(EXPOSURE.start, EXPOSURE.stop)
@@ -180,6 +181,12 @@ def open_capture(blur, spike, reading: Reading | None = None, **known) -> Captur
     find_time = isinstance(reading.exposure, str) or (reading.exposure is None and total != EXPOSURE.total)
     look = find_time or reading.check or reading.align == "auto"
     capture = _toned(capture, reading, final=not find_time)
+    rate, light = float(capture.tfp_long().mean()), float(capture.grey_small().mean())
+    if light > LARGEST_GAIN * rate:
+        capture = capture.noted(
+            f"brightness: pixels fire in {rate:.3%} of the frames, too few for a photo this bright; "
+            f"spikes are multiplied by {LARGEST_GAIN:g} at most"
+        )
     coarse = align(capture.grey_small(), capture.tfp_long(), scales=True) if look else None
     if coarse and coarse.textured and coarse.best < ENOUGH and photo.orientation != 1:
         capture = capture.doubted(

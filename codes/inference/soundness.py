@@ -81,6 +81,8 @@ def check(folder: Path, has_sharp: bool, scale: int, sheet: Path, sheet_rows: in
         write_image(sheet, grid(cells, columns))
         print(f"contact sheet: {sheet}")
     problems = [text for row in rows.values() for text in row.problems]
+    if hidden := hidden_streams(folder):
+        print(f"{readable(hidden[0])}: hidden, left out" + (f" with {len(hidden) - 1} more" if hidden[1:] else ""))
     for path, expected in without_stream(folder, streams):
         if has_sharp and expected:
             print(f"{readable(path)}: no stream, as at the beginning and end of a video")
@@ -97,6 +99,12 @@ def check(folder: Path, has_sharp: bool, scale: int, sheet: Path, sheet_rows: in
 def splits_of(folder: Path) -> list[Path]:
     """Where streams and images may lie: the folder itself and its splits."""
     return [folder, folder / "train", folder / "test"]
+
+
+def hidden_streams(folder: Path) -> list[Path]:
+    """Streams that are no samples, because their name or their folder's begins with a dot."""
+    streams = (path for split in splits_of(folder) for path in split.glob("spike_*/*/*"))
+    return sorted(p for p in streams if p.suffix.lower() == ".dat" and (p.name[0] == "." or p.parent.name[0] == "."))
 
 
 def doubled(folder: Path) -> list[Path]:

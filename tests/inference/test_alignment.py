@@ -105,3 +105,13 @@ def test_two_images_for_one_stream_are_named(copy, tmp_path):
     out, _ = call("scripts/check_dataset.py", copy, "--sheet", tmp_path / "s.png", code=2)
     assert f"{image.with_suffix('.BMP')}: another image of that name" in out
     assert "--sheet s.xyz" in refused("scripts/check_dataset.py", copy, "--sheet", "s.xyz")
+
+
+def test_hidden_streams_are_named_once(copy, tmp_path):
+    stream = sorted(copy.glob("test/spike_data/*/*.dat"))[0]
+    hidden = stream.parent.with_name(".backup") / stream.name
+    hidden.parent.mkdir()
+    hidden.write_bytes(stream.read_bytes())
+    stream.with_name("._1.dat").write_bytes(b"x")
+    out, _ = call("scripts/check_dataset.py", copy, "--sheet", tmp_path / "s.png")
+    assert out.count("hidden, left out with 1 more") == 1 and "all sound" in out

@@ -489,3 +489,10 @@ def test_a_stream_is_late_only_where_enough_instants_say_so():
     expected = [20, 36, 52, 68, 84, 100, 116]
     assert time_fault(expected, [8, 8, None, None, None, None, None]) == ""
     assert "12 frames late" in time_fault(expected, [8, 24, 40, 56, None, None, None])
+
+
+def test_too_few_spikes_for_a_bright_photo_are_said():
+    spikes = np.zeros((137, 16, 24), np.uint8)
+    spikes[60, 3, 4] = spikes[70, 9, 9] = 1  # 2 of 97 * 384: 1 in 18,624
+    capture = open_capture(np.full((64, 96, 3), 200, np.uint8), spikes, bad_pixels=False)
+    assert any("brightness: pixels fire in 0.005% of the frames" in note for note in capture.notes)

@@ -15,6 +15,8 @@ from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
 from tests.conftest import ROOT, STAGES, call, options, refused
 
+pytestmark = pytest.mark.slow
+
 ALL = "base_folder save_folder data_type exp_name epochs lr seed use_small test_mode "
 OFFICIAL = {
     "train_bsn.py": ALL + "bsn_len width height spike_full bsn_path",

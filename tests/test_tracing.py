@@ -7,6 +7,8 @@ from codes.fast import quicken
 from codes.model.registry import NETWORKS, students
 from codes.student import Sight
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     ("ldn", {}),
     ("ldn", {"gain": True}),

@@ -16,6 +16,8 @@ from codes.making.preparation import SpikeRecorder
 from codes.spike import write_dat
 from tests.conftest import ROOT, call, options, refused
 
+pytestmark = pytest.mark.slow
+
 SHORT = ["--eval_every", 0, "--log_every", 1]
 
 

@@ -20,6 +20,8 @@ from codes.engine.weights import load_student
 from codes.model.ldn_model import Deblur_Net
 from tests.conftest import ROOT, call, options
 
+pytestmark = pytest.mark.slow
+
 MB = 2**20
 V2 = torch._utils._rebuild_tensor_v2
 

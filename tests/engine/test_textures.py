@@ -16,6 +16,8 @@ from codes.spike import read_dat
 from tests.conftest import call, filled, options, refused
 from tests.test_cache import make_data
 
+pytestmark = pytest.mark.slow
+
 INSTANTS = (20, 68, 116)
 
 

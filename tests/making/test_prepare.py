@@ -19,6 +19,8 @@ from codes.making.sensor import seen_by_spike_camera
 from codes.spike import EXPOSURE, read_dat
 from tests.conftest import ROOT, call, refused
 
+pytestmark = pytest.mark.slow
+
 SIZE = (16, 32)
 
 

@@ -16,6 +16,8 @@ from codes.spike import read_dat
 from scripts.fetch_photos import SOURCES, resource_files
 from tests.conftest import call, refused
 
+pytestmark = pytest.mark.slow
+
 
 def resource(files, version=3):
     """A Qt resource file, written by its description: {folder: {name: (flags, content)}}."""

@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import STAGES, call, options
 
+pytestmark = pytest.mark.slow
+
 ROWS = {
     "train_bsn.py": ["Blur", "TFP", "BSN"],
     "train_sr.py": ["Blur", "SDM", "Blur_SR", "Blur_Resize", "BSN_SR", "BSN_Resize", "TFP_Resize"],

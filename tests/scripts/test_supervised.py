@@ -21,6 +21,8 @@ from codes.spike import mirrored_windows
 from codes.student import Sight
 from tests.conftest import call, refused, rnd
 
+pytestmark = pytest.mark.slow
+
 
 def stream(*shape, seed=0):
     return torch.from_numpy((np.random.default_rng(seed).random(shape) < 0.4).astype(np.uint8))

@@ -16,6 +16,8 @@ from codes.engine.weights import Weights
 from scripts.tables import TablesConfig, thresholds
 from tests.conftest import call, refused
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = "scripts/tables.py"
 OFFSETS = (-6, -4, -2, 0, 2, 4, 6)
 

@@ -15,6 +15,8 @@ from codes.dataset import SpikeData
 from codes.spike import write_dat
 from tests.conftest import call, refused
 
+pytestmark = pytest.mark.slow
+
 SPK, STI = "scripts/baselines/train_spkdeblurnet.py", "scripts/baselines/train_stir.py"
 CROPS = {SPK: 72, STI: 64}
 

@@ -1,6 +1,5 @@
 """Training data with known sharp frames from nothing but captures (scripts/resimulate.py says how)."""
 
-import json
 from pathlib import Path
 
 import cv2
@@ -13,9 +12,8 @@ from codes.engine.device import choose_device, keep_memory, place
 from codes.engine.loader import loader
 from codes.engine.textures import describe_network
 from codes.engine.weights import load_student
-from codes.errors import InputError
 from codes.exposure import EXPOSURE
-from codes.files import write_json
+from codes.files import recorded, write_json
 from codes.image import to_uint8, write_image
 from codes.making.demo import make_data_set
 from codes.making.options import CapturesConfig, DemoConfig, ResimulateConfig
@@ -60,16 +58,8 @@ def write_pictures(cfg: CapturesConfig, folder: Path) -> int:
         student = place(load_student(cfg.deblur_path), device).eval()
     about = {"captures": str(captures.folder), "vth": cfg.vth, "shrink": cfg.shrink}
     about["student"] = describe_network(student) if student else "none: the SDM on 21 frames, bilinear"
-    record = folder / "pictures.json"
-    try:
-        before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else about
-        before = dict(before)
-    except (ValueError, TypeError, RecursionError):
-        raise InputError(f"{record} is damaged; delete the folder or choose another --out") from None
-    if before != about:
-        changed = ", ".join(key for key in about if before.get(key) != about[key])
-        raise InputError(f"{folder} was made otherwise ({changed}); choose another --out")
-    write_json(record, about)
+    recorded(folder / "pictures.json", about, "choose another --out")
+    write_json(folder / "pictures.json", about)
     with torch.inference_mode():
         for sample in tqdm(loader(captures), desc="captures", unit="capture", leave=False, disable=None):
             path = folder / f"{sample['name'][0].replace('/', '_')}.png"

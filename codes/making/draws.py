@@ -127,7 +127,7 @@ def write_picture(path: Path, frame: np.ndarray, tone: Tone, most: float) -> Non
         tone: its curve.
         most: how many times smaller at most.
     """
-    light = torch.from_numpy(tone.linear(to_float(frame))).permute(2, 0, 1)
+    light = torch.from_numpy(tone.linear(to_float(frame)))  # (3, H, W)
     factor = min(most, *(side / least for side, least in zip(frame.shape, FRAME, strict=False)))
     write_image(path, shrunk(light, max(factor, 1.0)))
 

@@ -26,15 +26,15 @@ from codes.errors import InputError  # noqa: E402
 from codes.making.options import AdaptConfig  # noqa: E402
 
 
-def look(cfg: AdaptConfig, reading, deblurrer) -> dict:
+def look(cfg: AdaptConfig, pairs, reading, deblurrer) -> dict:
     """Check and deblur all captures, write the small pictures; what was found, for adapt.json."""
-    from codes.inference.captures import find_pairs, sound
+    from codes.inference.captures import sound
     from codes.inference.withheld import deblurred, observed
     from codes.making.draws import write_picture
     from codes.making.estimate import SensorEstimate
 
     before, pictures, left_out, captures = {}, [], {}, []
-    for name, capture in sound(find_pairs(cfg.captures), reading, left_out):
+    for name, capture in sound(pairs, reading, left_out):
         captures.append(observed(capture))
         folder = cfg.out / "before" / name if len(before) < cfg.shown else None
         frame, figures = deblurred(capture, deblurrer, folder)
@@ -47,17 +47,16 @@ def look(cfg: AdaptConfig, reading, deblurrer) -> dict:
     return {"sensor": sensor, "pictures": pictures, "before": before, "left_out": left_out}
 
 
-def compare(cfg: AdaptConfig, before: dict, reading, deblurrer, about: dict[str, str]) -> None:
+def compare(cfg: AdaptConfig, pairs, before: dict, reading, deblurrer, about: dict[str, str]) -> None:
     """Deblur again what was shown before, and show both."""
     from codes.inference import open_capture
-    from codes.inference.captures import find_pairs
     from codes.inference.withheld import INSTANTS, deblurred
     from codes.report.adapted import beside, report
     from codes.spike import evenly
 
-    pairs, after, views = {name: files for name, *files in find_pairs(cfg.captures)}, {}, []
+    files, after, views = {name: files for name, *files in pairs}, {}, []
     for name in before:
-        capture, folders = open_capture(*pairs[name], reading), [cfg.out / when / name for when in ("before", "after")]
+        capture, folders = open_capture(*files[name], reading), [cfg.out / when / name for when in ("before", "after")]
         _, after[name] = deblurred(capture, deblurrer, folders[1])
         views.append(beside(*folders, capture, evenly(capture.exposure, INSTANTS), name))
     print(report(cfg.out, before, after, views, about).markdown())
@@ -78,6 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     from codes.engine.weights import Weights, load_student, record_of
     from codes.files import recorded, write_json
     from codes.inference import Deblurrer
+    from codes.inference.captures import find_pairs
     from codes.inference.opening import Reading
     from codes.making.draws import Draws, render, write_record
     from codes.making.estimate import SensorEstimate
@@ -88,16 +88,17 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"{init} sees other spikes than the pyramid with gain; such a student cannot be adapted")
     network = record_of(student)
     reading = Reading.of(cfg.spike_size, exposure=cfg.exposure, tone=cfg.tone, align=cfg.align)
+    captures = find_pairs(cfg.captures)
     names = "spike_size exposure tone align scenes shrink shown seed".split()
-    given = {name: getattr(cfg, name) for name in names} | {"init": describe_network(student)}
-    given["spike_size"] = cfg.spike_size and str(cfg.spike_size)
+    given = {name: str(getattr(cfg, name)) for name in names} | {"init": describe_network(student)}
+    given |= {"captures": [name for name, *_ in captures]}
 
     def deblurrer(path) -> Deblurrer:
         return Deblurrer(network.key, device=cfg.device, **{f"{network.flag}_path": str(path)})
 
     plan = recorded(record := cfg.out / "adapt.json", given, "choose another --out")
     if not plan:
-        plan = given | look(cfg, reading, deblurrer(init))
+        plan = given | look(cfg, captures, reading, deblurrer(init))
         write_json(record, plan)
     sensor = SensorEstimate.read(plan["sensor"])
     print(f"{len(plan['pictures'])} captures are sound, {len(plan['left_out'])} left out; {sensor}")
@@ -131,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
     checkpoint.save(checkpoint.read(run.files.weights("last")), weights)
 
     about = {"Data": str(cfg.captures), "Weights": f"{init}; {weights}", "Steps": str(run.total), "Sensor": str(sensor)}
-    compare(cfg, plan["before"], reading, deblurrer(weights), about)
+    compare(cfg, captures, plan["before"], reading, deblurrer(weights), about)
     print(f"{weights}: use it with --method {network.key} --{network.flag}_path; {cfg.out / 'index.html'} shows it")
 
 

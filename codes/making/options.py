@@ -1,13 +1,13 @@
 """What the scripts that make data sets are told (:mod:`codes.engine.options`)."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from codes.engine.options import Config, Size, option
 from codes.errors import InputError
-from codes.exposure import EXPOSURE, SCALE
+from codes.exposure import EXPOSURE, SCALE, read_exposure
 
 THRESHOLDS = "firing thresholds in the paper's unit: the first for spike_data, more for spike_data_vth2 and so on"
 CORES = os.cpu_count() or 1
@@ -156,7 +156,13 @@ class AdaptConfig:
     minutes: float = option(10.0, "of training; a short timing says how many steps that is", above=0)
     steps: int | None = option(None, "optimiser steps, instead of --minutes", low=0)
     init_path: Path | None = option(None, "weights to begin from: of SDMNet, or an LDN with pyramid and gain")
-    exposure: str | None = option(None, "auto or auto:LENGTH; else 20:117 of 137 frames, auto of others", group=READ)
+    exposure: slice | None = option(
+        None,
+        "spike frames of the exposure, as in deblur.py; otherwise 20:117 of 137 frames, auto of others",
+        parse=read_exposure,
+        metavar="START:END|auto[:N]",
+        group=READ,
+    )
     spike_size: Size | None = option(None, "size of the spikes; otherwise found", low=1, group=READ)
     tone: str = option("auto", "auto, linear, srgb or gamma:G", group=READ)
     align: Literal["auto", "off"] = option("auto", "registration of photographs and spikes", group=READ)
@@ -173,7 +179,6 @@ class AdaptConfig:
 
     def training(self, steps: int) -> Config:
         """The run's configuration."""
-        same = {name: getattr(self, name) for name in "lr bs roi_size seed precision workers device".split()}
         more = {
             "save_folder": self.out,
             "exp_name": "training",
@@ -181,7 +186,9 @@ class AdaptConfig:
             "eval_every": 0,
             "state_every": 60.0,
         }
-        return Config(**same, **more, lr_schedule="onecycle", grad_clip=1.0)
+        more |= {"lr_schedule": "onecycle", "grad_clip": 1.0}
+        same = ("lr", "bs", "roi_size", "seed", "precision", "workers", "device")
+        return replace(Config(), **more, **{name: getattr(self, name) for name in same})  # type: ignore[arg-type]
 
 
 def check_motion(low: float, high: float) -> None:

@@ -114,8 +114,10 @@ def main(argv: list[str] | None = None) -> None:
     cfg = parse_config(ShiftedConfig, argv, __doc__)
     from codes.making.photos import find_photos, usable
 
-    files = find_photos(cfg.photos, cfg.out) if cfg.photos else {}
-    photos = [str(files[name]) for name in usable(files)]
+    photos: list[str] = []
+    if cfg.photos:
+        files = find_photos(cfg.photos, cfg.out)
+        photos = [str(files[name]) for name in usable(files)]
     for domain in cfg.domains:
         if photos:
             make(cfg, domain, photos)

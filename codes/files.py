@@ -81,12 +81,13 @@ def recorded(path: Path, about: dict, advice: str) -> dict:
     Raises:
         InputError: it is damaged, or says something else.
     """
+    if not path.is_file():
+        return {}
     try:
-        before = dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError):
         raise InputError(f"{path} is damaged; delete it, or {advice}") from None
-    changed = [key for key in about if before and before.get(key) != about[key]]
-    if changed:
+    if changed := [key for key in about if before.get(key) != about[key]]:
         raise InputError(f"{path.parent} was made otherwise ({', '.join(changed)}); {advice}")
     return before
 

@@ -13,6 +13,9 @@ def test_a_record_is_read_again_and_another_ones_refused(tmp_path):
     assert recorded(path, {"a": 1, "b": 2}, "choose another") == {"a": 1, "b": 2, "more": [3]}
     with pytest.raises(InputError, match=r"made otherwise \(b\); choose another"):
         recorded(path, {"a": 1, "b": 3}, "choose another")
+    path.write_text("{}")
+    with pytest.raises(InputError, match="made otherwise"):
+        recorded(path, {"a": 1}, "choose another")
     path.write_text("[1")
     with pytest.raises(InputError, match="damaged"):
         recorded(path, {"a": 1}, "choose another")

@@ -6,15 +6,14 @@ from pathlib import Path
 from codes.report.page import Layer, Page, Section, View, capture_view, made_by, of_views
 from codes.report.table import Table
 
-FIGURES = {
-    "reblur": "mean of the frames against the blurry photo",
-    "agreement": "frames against withheld spikes",
-}
+FIGURES = {"agreement": "withheld spikes", "reblur": "reblur"}
 NOTES = [
-    "PSNR in dB, higher is better; no sharp image is known. Both networks were given the captures without the spikes "
-    "of one pixel in 25, and their frames are compared with what these pixels fired between two instants. The noise of "
-    "single spikes is in that figure: it compares before with after, not one capture with another",
-    "The blurry photo itself would have a perfect mean: it says that nothing was lost, not that anything was gained",
+    "PSNR in dB, higher is better; no sharp image is known. Choose a capture to see its frames before and after",
+    "Withheld spikes: both networks were given the captures without the spikes of one pixel in 25; their frames are "
+    "compared with how often these pixels fired between two instants. The noise of single spikes is in that figure: it "
+    "compares before with after, not one capture with another",
+    "Reblur: the mean of the frames against the blurry photo, which would itself be perfect: it says whether something "
+    "was lost or invented, not whether anything was gained",
 ]
 
 

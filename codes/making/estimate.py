@@ -24,10 +24,10 @@ BINS = 24
 SMOOTH = 1.5
 """Spike pixels over which both are smoothed before, as they do not lie on one another exactly."""
 
-BRIGHT, SATURATED = 0.95, 0.6
+BRIGHT, SATURATED = 0.95, 0.8
 """Light from which on a photograph may be clipped, and firing rate from which on pixels may miss spikes."""
 
-DARK_ENOUGH = 0.4
+DARK_ENOUGH = 0.5
 """The noise is told where the darkest level has less than this share of the brightest one's light."""
 
 SATURATES = 1.15
@@ -75,7 +75,7 @@ def response(light: np.ndarray, rate: np.ndarray) -> Response:
     levels, rates = (np.array([part.mean() for part in np.array_split(x[use][order], BINS)]) for x in (smooth, fires))
     slope, dark = np.polyfit(levels, rates, 1, w=1 / (rates + 0.02))  # the dark tells the noise
     if levels[0] > DARK_ENOUGH * levels[-1] or slope > SATURATES:
-        dark, some = 1 / NOISE_GAP_MEAN, slice(0, BINS // 3 if slope > SATURATES else BINS)
+        dark, some = 1 / NOISE_GAP_MEAN, slice(0, BINS // 6 if slope > SATURATES else BINS)
     else:
         dark, some = max(dark, 0.0), slice(0, BINS)
     slope = (levels * (rates - dark))[some].sum() / max(np.square(levels[some]).sum(), 1e-12)

@@ -116,12 +116,15 @@ def run_all(
     Raises:
         InputError: sequences failed; names them. Raised at the end. Or parts that are to be merged are incomplete.
     """
-    total, failed, done, complete = 0, {}, [], {}
+    total, failed, done, todo = 0, {}, [], []
     for source in sources:
         try:
             sequence = open_sequence(source, recipe, interp, out, to_the_cut)
             total += len(sequence.needed)
-            complete[source] = not sequence.needed
+            if sequence.needed:
+                todo.append(source)
+            else:
+                done.append(sequence.make())
             if note := sequence.film.source.note:
                 print(f"{source}: {note}")
             if sequence.film.size != sequence.film.whole:
@@ -130,12 +133,11 @@ def run_all(
         except (OSError, InputError, cv2.error) as error:
             failed[source] = one_line(error)
     if shard.merges:
-        shard.require("sequences", {source.name: complete.get(source, False) for source in sources})
+        shard.require("sequences", {source.name: source not in (*todo, *failed) for source in sources})
     for folder in record_options(out, recipe, interp) if len(failed) < len(sources) else ():
         print(f"{out / folder}: files from before, with options that are not known; what is missing is added")
     context = multiprocessing.get_context("spawn")  # OpenCV's threads do not survive a fork
     progress = context.Queue()
-    todo = [source for source in sources if source not in failed]
     bar = tqdm(total=total, unit="frame", disable=None, smoothing=0.05)
     with bar, ProcessPoolExecutor(max(min(workers, len(todo)), 1), context, _start_worker, (progress,)) as pool:
         try:

@@ -61,7 +61,6 @@ def streams(data):
 PROGRAMS = {
     "prepare_gopro": "--raw_folder {raw} --out OUT --interp linear --num_inter 1 --blur_num 3 --overlap_len 1 "
     "--spike_add 2 --vth 1 2 --multi --workers 1",
-    "spike_simulate": "--raw_folder {raw} --out OUT --blur_num 3 --num_inter 0 --overlap_len 0 --spike_add 1",
     "make_demo_data": " ".join(map(str, DEMO)),
     "deblur": "--base_folder {data} --out OUT --method sdm --frames 2 --device cpu",
     "deblur, spikes alone": "--spike {streams} --spike_size 16x24 --out OUT --method tfp --frames 2 --device cpu",
@@ -102,6 +101,7 @@ def test_resimulation_in_two_rounds(data, tmp_path, monkeypatch):
         (tmp_path / folder).mkdir(exist_ok=True)
         monkeypatch.chdir(tmp_path / folder)
         words = ["--base_folder", data, "--out", "OUT", "--shrink", 1, "--count", 5, "--size", "48x64", "--workers", 1]
+        words += ["--motion", 2, 8]
         return how("scripts/resimulate.py", *words, "--device", "cpu", *more)
 
     make("whole")

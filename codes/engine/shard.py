@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 FLAG = "--shard"
 FORM = "1/N..N/N|merge/N"
 SHOWN = 3
-"""How many lost items of a part are named."""
+"""How many lost items of a part, and how many such parts, are told of at most; the parts' numbers are all given."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,10 @@ class Shard:
                 more = " ..." if len(missing) > SHOWN else ""
                 lost[number] = f"{number}/{self.count} lacks {len(missing)} ({', '.join(missing[:SHOWN])}{more})"
         if lost:
+            some = "; ".join([*lost.values()][:SHOWN]) + (" ..." if len(lost) > SHOWN else "")
             raise InputError(
                 f"{sum(not found for found in there.values())} of {len(there)} {what} are missing: part "
-                f"{readable('; '.join(lost.values()))}; make these parts ({FLAG} {next(iter(lost))}/{self.count}; a "
+                f"{readable(some)}; make these parts ({FLAG} {next(iter(lost))}/{self.count}; a "
                 f"SLURM array: --array={','.join(map(str, lost))}), then merge again"
             )
 

@@ -177,7 +177,7 @@ def from_data(data: dict, folder: Path) -> View:
         Layer(layer["name"], [folder / os.fsdecode(unquote_to_bytes(file)) for file in layer["images"]], layer["psnr"])
         for layer in data["layers"]
     ]
-    return View(**data | {"layers": layers})
+    return View(**data | {"size": tuple(data["size"]), "layers": layers})
 
 
 def as_data(view: View, folder: Path) -> dict:

@@ -56,6 +56,13 @@ def test_lost_parts_are_named():
     said = str(error.value)
     assert "5 of 18 samples" in said and "2/4 lacks 4 (b, f, j ...); 4/4 lacks 1 (h)" in said
     assert "--shard 2/4" in said and "--array=2,4" in said and "1/4" not in said and "3/4" not in said
+    with pytest.raises(InputError) as error:
+        Shard(0, 40).require("samples", {str(item): item == 5 for item in range(1, 201)})
+    assert str(error.value).count(" lacks ") == 3 and "--array=" + ",".join(map(str, range(1, 41))) in str(error.value)
+
+
+def test_a_table_without_samples_has_no_parts():
+    assert "no effect" in refused("scripts/tables.py", "--table", "efficiency", "--shard", "1/2")
 
 
 def test_the_command_of_the_whole():

@@ -94,7 +94,8 @@ def test_a_page_read_back_is_the_page(tmp_path):
     page = Page("title", views=[view], about={"Command": "x --y"}, notes=["below"], fps=5)
     page.write(tmp_path / "a" / "index.html")
     assert read_page(tmp_path / "a" / "index.html") == page
-    (tmp_path / "b.html").write_text((tmp_path / "a" / "index.html").read_text()[:-40000])
+    text = (tmp_path / "a" / "index.html").read_text()
+    (tmp_path / "b.html").write_text(text[: text.index('"fps"')])
     assert read_page(tmp_path / "b.html") is None and read_page(tmp_path / "none.html") is None
 
 

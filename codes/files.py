@@ -5,6 +5,8 @@ import glob
 import json
 import math
 import os
+import platform
+import re
 from pathlib import Path
 
 try:
@@ -13,17 +15,21 @@ except ImportError:  # Windows: what a killed process left stays
     fcntl = None
 
 
+MACHINE = re.sub(r"[^A-Za-z0-9-]+", "-", platform.node())[:40]
+
+
 @contextlib.contextmanager
 def replacing(path):
     """Yield a temporary path beside ``path``; on success it takes the place of ``path``, else it is removed.
 
-    The temporary name carries the process number, so that two writers never share one, and keeps the
-    suffix, because some libraries choose the format by it. What a killed process left of ``path`` is removed.
+    The temporary name carries the names of machine and process, so that two writers never share one, and keeps the
+    suffix, because some libraries choose the format by it. What a killed process of this machine left of ``path`` is
+    removed: of another machine's, whose locks may not be seen here, nobody knows whether it lives.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(path.parent, f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    remove_abandoned(path.parent, f".{glob.escape(path.stem)}.{MACHINE}.*.tmp{glob.escape(path.suffix)}")
+    temporary = path.with_name(f".{path.stem}.{MACHINE}.{os.getpid()}.tmp{path.suffix}")
     with contextlib.ExitStack() as stack:
         stack.callback(temporary.unlink, missing_ok=True)
         if fcntl is not None:  # locked for as long as this process lives: so others see that it is not abandoned

@@ -59,8 +59,13 @@ class Folder:
             What the user should know, a line each.
 
         Raises:
-            InputError: another process trains here.
+            InputError: another process trains here, or the folder's name is none for TensorBoard.
         """
+        if readable(self.path) != str(self.path):
+            raise InputError(
+                f"{readable(self.path)} is no name in UTF-8, as TensorBoard needs it: choose another --save_folder or "
+                "--exp_name (where the system is set to LC_ALL=C, LC_ALL=C.UTF-8 mends it)"
+            )
         notes = [self._take_lock()]
         self.path.mkdir(parents=True, exist_ok=True)
         for folder in (self.path, self.path / "ckpts", self.images):

@@ -182,9 +182,9 @@ def check_sample(path: Path, has_sharp: bool, scale: int, row: Row) -> list:
         raise InputError(f"the image is {height}x{width}, no multiple of {scale}")
     size = height // scale, width // scale
     if count_frames(path, *size) != EXPOSURE.total:
-        expected = EXPOSURE.total * frame_bytes(*size)
+        due = EXPOSURE.total * frame_bytes(*size)
         raise InputError(
-            f"{path.stat().st_size} bytes; {EXPOSURE.total} frames of {size[0]}x{size[1]} are {expected}{disguise(path)}"
+            f"{path.stat().st_size} bytes; {EXPOSURE.total} frames of {size[0]}x{size[1]} are {due}{disguise(path)}"
         )
     spikes = torch.from_numpy(read_dat(path, *size))
     rate = spikes.float().mean().item()

@@ -127,6 +127,10 @@ def run_all(
                 done.append(sequence.make())
             if note := sequence.film.source.note:
                 print(f"{source}: {note}")
+            if "spike" in recipe.outputs and not any(
+                recipe.has_spikes(start, sequence.film.count) for start, _ in recipe.exposures(sequence.film.count)
+            ):
+                print(f"{source}: too short for a sample: {sequence.film.count} frames, inserted ones among them")
             if sequence.film.size != sequence.film.whole:
                 (height, width), (rows, columns) = sequence.film.whole, sequence.film.size
                 print(f"{source}: frames of {height}x{width} are cropped to {rows}x{columns}")

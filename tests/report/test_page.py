@@ -107,9 +107,8 @@ def contrast(*colours) -> float:
     for colour in colours:
         digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
         coded = np.array([int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)])
-        lights.append(
-            np.where(coded <= 0.03928, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
-        )
+        light = np.where(coded <= 0.03928, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
+        lights.append(light @ [0.2126, 0.7152, 0.0722])
     return (max(lights) + 0.05) / (min(lights) + 0.05)
 
 
@@ -172,13 +171,13 @@ def test_the_page_in_a_browser(tmp_path):
         assert run("return viewer.wipe") == pytest.approx(0.75, abs=0.02)
 
         # zoom is shared by all pictures, also side by side
+        shown = source(1)
         body.send_keys("+")
         one("#beside").click()
         transforms = {node.get_attribute("style") for node in find(".pane img")}
         assert len(find(".pane")) == 3 and len(transforms) == 1 and "scale(1.5)" in transforms.pop()
         ActionChains(driver).key_down("\ue008").send_keys("\ue014").key_up("\ue008").perform()  # shift, arrow right
-        moved_by = run("return viewer.x")
-        assert moved_by == pytest.approx(-0.25 - 0.1) and source(1) == "c1/068.png"
+        assert run("return viewer.x") == pytest.approx(-0.25 - 0.1) and source(1) == shown
         body.send_keys("0")
         assert "scale(1)" in find(".pane img")[0].get_attribute("style")
         ActionChains(driver).scroll_to_element(one(".pane")).perform()
@@ -190,7 +189,7 @@ def test_the_page_in_a_browser(tmp_path):
         assert len(find(".plots svg path")) == before - 1 and legend.get_attribute("aria-pressed") == "false"
         plot = one(".plots svg")
         plot.send_keys("\ue010")  # end: the last point; the viewer does not move
-        assert one(".plots .say").text == "b · steps 1 · loss 2" and source(1) == "c1/068.png"
+        assert one(".plots .say").text == "b · steps 1 · loss 2" and source(1) == shown
         plot.send_keys("\ue012")
         assert one(".plots .say").text == "b · steps 1 · loss 2"
         controls = "[...document.querySelectorAll('button,select,input')]"
@@ -239,7 +238,8 @@ def test_a_thousand_samples(tmp_path):
         took = driver.execute_script("return performance.getEntriesByType('navigation')[0].loadEventEnd")
         script = "const t = performance.now(); arguments[0].click(); document.body.offsetHeight; "
         took = [took, driver.execute_script(script + "return performance.now() - t", find("thead button")[2])]
-        assert max(took) < SOON, took
+        print(f"{took} ms to open and to sort")
+        assert max(took) < SOON
         assert find(".samples tbody tr")[0].text == "s/0857 29.99 30.99 31.99"
         find(".samples tbody button")[0].click()
         assert find(".pane img")[0].get_attribute("src").endswith("/857.png") and complaints(driver) == []

@@ -15,7 +15,7 @@ from codes.report.page import TEMPLATE, Layer, Page, Samples, Section, View, cap
 from codes.report.plots import Line, Panel
 from codes.report.table import Table
 from tests.browser import browser, complaints, fetched
-from tests.conftest import call
+from tests.conftest import ROOT, call
 
 INSTANTS = (20, 68, 116)
 SOON = 8000
@@ -245,24 +245,58 @@ def test_a_thousand_samples(tmp_path):
         assert find(".pane img")[0].get_attribute("src").endswith("/857.png") and complaints(driver) == []
 
 
+@pytest.fixture(scope="module")
+def written(tiny, checkpoints, tmp_path_factory):
+    """The folder with what every script writes that has a page."""
+    out = tmp_path_factory.mktemp("written")
+    common = ["--base_folder", tiny, "--device", "cpu"]
+    weights = {"bsn": "BSN_1000", "sr": "SR_70", "deblur": "DeblurNet_100"}
+    paths = [word for flag, file in weights.items() for word in (f"--{flag}_path", checkpoints / f"{file}.pth")]
+    call("scripts/deblur.py", *common, "--out", out / "d", "--frames", 3)
+    words = ["--methods", "blur", "sdm21", "--metrics", "psnr", "--workers", 0, "--eval_images", 1]
+    call("scripts/tables.py", *common, "--out", out / "t", *words)
+    for count, script in enumerate(("bsn", "sr", "deblur"), 1):
+        words = ["--test_mode", "--workers", 0, "--save_folder", out / script, *paths[: 2 * count]]
+        call(f"train_{script}.py", *common, *words)
+    few = ["--vth", 1, 8, "--motion", "--shift", "--ratio", "--noise", "--size", "64x96", "--samples", 1]
+    call("scripts/robustness.py", "--out", out / "r", "--methods", "blur", "sdm21", *few)
+    call("scripts/plot_runs.py", ROOT / "log" / "photo" / "Deblur", "--out", out / "curves.html")
+    return out
+
+
 @pytest.mark.slow
-def test_what_scripts_write(tiny, tmp_path):
-    call("scripts/deblur.py", "--base_folder", tiny, "--out", tmp_path / "d", "--frames", 3, "--device", "cpu")
-    found = data_of(tmp_path / "d" / "index.html")
+def test_what_scripts_write(written):
+    found = data_of(written / "d" / "index.html")
     assert len(found["views"]) == 2 and found["sections"][0]["samples"]["rows"] == ["Blurry input", "Student LDN"]
-    for page in (tmp_path / "d").rglob("index.html"):
-        for view in data_of(page)["views"]:
-            assert len(view["times"]) == 3
-            assert all((page.parent / file).is_file() for layer in view["layers"] for file in layer["images"])
-    words = ["--methods", "blur", "sdm21", "--metrics", "psnr", "--workers", 0, "--eval_images", 1, "--device", "cpu"]
-    call("scripts/tables.py", "--base_folder", tiny, "--out", tmp_path / "t", *words)
-    found = data_of(tmp_path / "t" / "index.html")
+    for page in (written / "d").rglob("index.html"):
+        assert all(len(view["times"]) == 3 for view in data_of(page)["views"])
+    found = data_of(written / "t" / "index.html")
     samples = found["sections"][1]["samples"]
-    table = json.loads((tmp_path / "t" / "methods.json").read_text())
+    table = json.loads((written / "t" / "methods.json").read_text())
     assert samples["views"] == [0, None] and samples["rows"] == [row["Method"] for row in table["rows"]]
     assert np.mean(samples["values"]["psnr"][1]) == pytest.approx(table["rows"][1]["PSNR, Vth 1"])
     names = [layer["name"] for layer in found["views"][0]["layers"]]
     assert names == [*samples["rows"], "Sharp", "Spikes (TFP, 21 frames)"]
+    about = dict(data_of(written / "deblur" / "test" / "test_mode" / "index.html")["about"])
+    assert "DeblurNet_100.pth" in about["Weights"] and {"Data", "Device", "Command", "Versions"} <= set(about)
+
+
+@pytest.mark.slow
+def test_what_scripts_write_opens(written, tmp_path):
+    pages = sorted(written.rglob("*.html"))
+    assert len(pages) == 9  # two captures and both, the tables, three stages, robustness, curves
+    with browser(tmp_path) as driver:
+        count = "return document.querySelectorAll('.plots svg').length"
+        for page in pages:
+            driver.get(page.as_uri())
+            data = data_of(page)
+            plots = sum(len(section["plots"]) for section in data["sections"])
+            assert driver.execute_script(count) == plots
+            for number in range(len(data["views"])):
+                driver.execute_script("viewer.open(arguments[0])", number)
+                wait(lambda: driver.execute_script("return viewer.images.every(n => n.complete && n.naturalWidth)"))
+            assert complaints(driver) == [], page
+        assert fetched(driver) <= {"file", "data"}
 
 
 def test_layers_of_one_picture_serve_all_instants(tmp_path):

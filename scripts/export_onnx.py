@@ -197,34 +197,23 @@ def _opsets(model) -> list[str]:
     return [f'"{opset.domain}": {opset.version}' for opset in model.opset_import]
 
 
-def places(graph) -> list[str]:
-    """The nodes that compute places in an image, which 16 bits cannot hold: from its size alone, or for GridSample."""
-    maker = {output: node for node in graph.node for output in node.output}
-    seen, found = {value.name for value in graph.input}, []
-    for node in graph.node:
-        if node.op_type != "Shape" and not seen.isdisjoint(node.input):
-            seen.update(node.output)
-        elif node.op_type != "Constant":
-            found.append(node.name)
-    wanted = [node.input[1] for node in graph.node if node.op_type == "GridSample"]
-    while wanted:
-        node = maker.get(wanted.pop())
-        if node and node.op_type not in ("Conv", "Constant") and node.name not in found:
-            found.append(node.name)
-            wanted += node.input
-    return found
-
-
 def halved(path: Path, into: Path, about: dict[str, str]) -> None:
-    """A file with weights and arithmetic of 16 bits, float32 outside."""
+    """A file with weights and arithmetic of 16 bits, float32 outside.
+
+    Raises:
+        InputError: it computes places in an image, which 16 bits cannot hold.
+    """
     import onnx
-    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+    from onnxruntime.transformers.float16 import convert_float_to_float16
 
     from codes.files import replacing
 
     model = onnx.load(path)
-    kept = {"op_block_list": [*DEFAULT_OP_BLOCK_LIST, "GridSample"], "node_block_list": places(model.graph)}
-    model = convert_float_to_float16(model, keep_io_types=True, **kept)
+    if any(node.op_type == "GridSample" for node in model.graph.node):
+        raise InputError(
+            f"{path} reads at places that it computes, which 16 bits cannot hold: there is no {into.name}; use float32"
+        )
+    model = convert_float_to_float16(model, keep_io_types=True)
     onnx.helper.set_model_props(model, about)
     with replacing(into) as temporary:
         onnx.save(model, temporary)
@@ -290,7 +279,11 @@ def main(argv: list[str] | None = None) -> None:
         for precision in dict.fromkeys(("fp32", *cfg.precision)):
             path = single if precision == "fp32" else cfg.out / f"{key}_fp16.onnx"
             if precision == "fp16":
-                halved(single, path, about | {"precision": "fp16"})
+                try:
+                    halved(single, path, about | {"precision": "fp16"})
+                except InputError as error:
+                    print(error)
+                    continue
             worst, torch_ms, onnx_ms = compare(network, role, path)
             print(
                 f"{path}: {path.stat().st_size / 1e6:.1f} MB, largest difference {worst:.1e}; "

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from codes.errors import InputError
 from codes.inference import Deblurrer
 from codes.student import PYRAMID, Sight
 from scripts import export_onnx
@@ -127,6 +128,8 @@ def test_san_with_one_tap(tmp_path, monkeypatch):
     network, path = filled(SANStudent()), tmp_path / "san.onnx"
     export_onnx.export("san", network, path, {})
     assert export_onnx.compare(network, "student", path)[0] < 1e-4
+    with pytest.raises(InputError, match="16 bits cannot hold: there is no half.onnx"):
+        export_onnx.halved(path, tmp_path / "half.onnx", {})
 
 
 @pytest.mark.slow

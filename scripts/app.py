@@ -154,7 +154,7 @@ def remedies(said: str, asked: Asked) -> dict[str, str]:
         found["flip"] = next(name for name, turns in FLIPS.items() if turns == turned)
     if "bit_order" in found:
         found["bit_order"] = "little" if asked.bit_order == "big" else "big"
-    if asked.crop.strip():  # a second one is counted from what the first made of the photo
+    if (asked.crop or "").strip():  # a second one is counted from what the first made of the photo
         found.pop("crop", None)
     return found
 

@@ -12,6 +12,7 @@ A student is a network that has
   ``(B, M, 3, H, W)``, not clipped;
 - ``encode(blur)``, what is the same for every instant, and ``decode(blur, encoded, spike)`` with spikes
   ``(B, spike_dim, H/4, W/4)`` of one instant to ``(B, 3, H, W)``: forward in two steps, for long sequences;
+- ``multiple``, if it pads its image to sides that are multiples of more than 4;
 - a record in :mod:`codes.model.registry`.
 """
 

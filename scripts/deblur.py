@@ -186,7 +186,8 @@ def deblur(cfg, deblurrer, capture, name: str, bar, sharp=None):
     middle = write_sequence(folder, instants, frames, cfg.fps, blur, title, bar)
     cells = [(blur, "Blurry input"), (preview, "Long TFP"), (middle, f"{title}, t = {instants[len(instants) // 2]}")]
     write_image(folder / "comparison.png", magnified(cells))
-    return capture_view(folder, blur, capture.spike, instants, title, sharp, name or cfg.blur.name, capture.notes)
+    notes = [*capture.doubts, *capture.notes]
+    return capture_view(folder, blur, capture.spike, instants, title, sharp, name or cfg.blur.name, notes)
 
 
 def write_page(cfg, about: dict[str, str], folder: Path, views: list) -> None:

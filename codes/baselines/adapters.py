@@ -8,13 +8,14 @@ compare networks with one another use :mod:`codes.metrics`.
 """
 
 import pickle
+from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from codes.baselines.spkdeblurnet_model import SpkDeblurNet
-from codes.baselines.stir_model import FRAMES, STIR
+from codes.baselines.stir_model import FRAMES
 from codes.errors import InputError, one_line
 from codes.losses import gaussian_ssim
 from codes.spike import middle_tfi, mirrored_windows
@@ -71,7 +72,7 @@ def stir_instants(total: int, instants) -> list[int]:
     return [instant for instant in instants if FRAMES // 2 <= instant < total - FRAMES // 2]
 
 
-def stir_images(stir: STIR, spike: torch.Tensor, instants) -> torch.Tensor:
+def stir_images(stir: Callable[[torch.Tensor], torch.Tensor], spike: torch.Tensor, instants) -> torch.Tensor:
     """STIR's grey images at several instants: ``(B, T, h, w)`` to ``(B, M, h, w)`` in [0, 1].
 
     It reads the 61 frames around the instant (of a stream that is mirrored at its ends, where they do not suffice) and

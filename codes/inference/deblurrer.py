@@ -10,6 +10,7 @@ frames. Afterwards all of it is undone.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -136,7 +137,8 @@ class Deblurrer:
         self.spike_gain, self.hold_colour = spike_gain, hold_colour
         autocast(self.device, precision)
         paths |= {"bsn_path": bsn_path, "sr_path": sr_path, "deblur_path": deblur_path}
-        self.weights = Weights(**{name.removesuffix("_path"): path for name, path in paths.items()})
+        by_flag: dict[str, Any] = {name.removesuffix("_path"): path for name, path in paths.items()}
+        self.weights = Weights(**by_flag)
         self._methods: dict[int, Method] = {}
         self.method = self._method(max(tile, 0))
 
@@ -189,7 +191,7 @@ class Deblurrer:
             sharp = view.back(sharp, self.method.grey)[:height, :width].clip(0, 1)
             if palette:
                 sharp = palette.hold(sharp)
-            yield np.uint8(np.rint(capture.tone.coded(sharp).clip(0, 1) * 255))
+            yield np.rint(capture.tone.coded(sharp).clip(0, 1) * 255).astype(np.uint8)
 
     def __call__(
         self, blur, spike, frames: int | Sequence[int] = 7, reading: Reading | None = None, **known

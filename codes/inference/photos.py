@@ -1,6 +1,7 @@
 """Photographs as cameras give them: of 8 bits, or of 10 to 16 in 16, turned as Exif says."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -77,7 +78,7 @@ def _orientation(encoded: bytes) -> int:
 
 
 def _tiff_orientation(tiff: bytes) -> int:
-    order = "little" if tiff[:2] == b"II" else "big"
+    order: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
 
     def number(at, length):
         return int.from_bytes(tiff[at : at + length], order)

@@ -60,7 +60,8 @@ def check(folder: Path, has_sharp: bool, scale: int, sheet: Path, sheet_rows: in
     if sheet.suffix.lower() not in IMAGES:
         raise InputError(f"--sheet {sheet}: no picture; expected one of {', '.join(IMAGES)}")
     rows: dict[str, Row] = {}
-    cells, columns = [], 4 if has_sharp else 3
+    cells: list[tuple] = []
+    columns = 4 if has_sharp else 3
     streams = all_streams(folder)
     for path in tqdm(streams, desc="check", unit="sample", leave=False, disable=None):
         name = readable(path.parent.relative_to(folder).as_posix())

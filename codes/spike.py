@@ -206,18 +206,3 @@ def middle_tfi(spike: torch.Tensor, instant: int, reach: int = 50, both: bool = 
     if both:
         interval = torch.where(found[0] & found[1], interval, 2 * reach)
     return 1.0 / interval.float()
-
-
-def middle_tfp(spike: torch.Tensor, instant: int, reach: int = 50) -> torch.Tensor:
-    """TFP beside :func:`middle_tfi`: the mean of the ``reach`` frames up to an instant and of as many after it.
-
-    Args:
-        spike: ``(..., T, H, W)``, tensor or array of any dtype, zeros and ones.
-        instant: frame index, 0 <= instant < T.
-        reach: frames on either side; those outside the stream are left out.
-
-    Returns:
-        float32 ``(..., 1, H, W)`` in [0, 1].
-    """
-    frames = spike[..., max(instant - reach + 1, 0) : instant + 1 + reach, :, :]
-    return torch.as_tensor(frames).mean(dim=-3, keepdim=True, dtype=torch.float32)

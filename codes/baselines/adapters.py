@@ -26,9 +26,6 @@ STIR_WEIGHTS = (0.5, 0.25, 0.25, 0.25)
 STIR_PERCEPTUAL = 0.2
 """Weight of STIR's perceptual loss."""
 
-SAN_WEIGHT = 50.0
-"""Weight of all terms of SAN's losses but the one that compares ratios."""
-
 
 def spkdeblurnet_input(
     network: SpkDeblurNet, blur: torch.Tensor, spike: torch.Tensor, instant: int
@@ -148,35 +145,6 @@ class VGGDistance(nn.Module):
 
     def _features(self, image: torch.Tensor) -> torch.Tensor:
         return self.features(((image + 1) / 2 - self.mean) / self.deviation)
-
-
-def san_reblur_loss(
-    reblurred: torch.Tensor, blur: torch.Tensor, ratios: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-) -> torch.Tensor:
-    """SAN's first stage, which needs no sharp image.
-
-    A *large* blurry image is the mean of two consecutive ones. Asked for the first of these, the network must return
-    it; and the way from the large one to the sharp image must be the way over the smaller one.
-
-    Args:
-        reblurred: what the network makes of the large image when asked for ``blur``, ``(B, C, H, W)``.
-        blur: ``(B, C, H, W)`` in [0, 1].
-        ratios: those that the network returned from large to sharp, from ``blur`` to sharp, from large to ``blur``.
-    """
-    large_sharp, blur_sharp, large_blur = ratios
-    return SAN_WEIGHT * F.l1_loss(reblurred, blur) + F.l1_loss(large_sharp / blur_sharp, large_blur)
-
-
-def san_distillation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """One of the two terms that SAN's second stage adds to :func:`san_reblur_loss`.
-
-    Once for images of full size, and once for those of a smaller blurry image, where the teacher's image is made
-    smaller as that one was (bicubically).
-
-    Args:
-        student, teacher: sharp images ``(B, C, H, W)``; no gradient reaches the teacher.
-    """
-    return SAN_WEIGHT * F.l1_loss(student, teacher.detach())
 
 
 def published_psnr(image: torch.Tensor, sharp: torch.Tensor) -> torch.Tensor:

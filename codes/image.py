@@ -77,11 +77,7 @@ def is_broken_png(encoded: np.ndarray) -> bool:
 
 
 def is_cut_jpeg(encoded: np.ndarray) -> bool:
-    """Whether the end marker is missing: some versions of OpenCV fill the rest with grey and say nothing.
-
-    Args:
-        encoded: uint8, a file that begins with the signature.
-    """
+    """Whether the end marker is missing: some versions of OpenCV fill the rest with grey and say nothing."""
     content, place = encoded.tobytes(), 2
     while found := JPEG_MARKER.search(content, place):
         if found[0] == b"\xff\xd9":
@@ -155,11 +151,6 @@ class AnimationWriter:
     """An MP4 (PyAV: H.264, which browsers and slides play) written frame by frame, so that a long one needs no memory.
 
     It appears whole or not at all. Its colours are BT.709's, said in the file.
-
-    Args:
-        path: the file.
-        fps: frames per second.
-        wanted: whether to write anything.
 
     Raises:
         InputError: the suffix names no format that holds H.264.

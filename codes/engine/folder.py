@@ -34,7 +34,6 @@ class Folder:
     """A run's folder.
 
     Args:
-        path: where it is, or will be.
         name: prefix of the weight files: 'BSN', 'SR' or 'DeblurNet'.
     """
 
@@ -81,7 +80,6 @@ class Folder:
         """Write config.yml, which ``--config`` reads back, and the official opt.txt.
 
         Args:
-            values: the configuration.
             about: comment lines for config.yml.
         """
         text = "".join(f"# {line}\n" for line in about) + yaml.safe_dump(values, sort_keys=False)
@@ -163,7 +161,6 @@ class Identity:
 
         Args:
             saved: what :meth:`saved` gave then.
-            folder: of the run.
 
         Raises:
             InputError: another one lies there; says what differs and what to do.

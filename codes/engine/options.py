@@ -186,9 +186,7 @@ def refuse_idle(cfg, why: str, *names: str) -> None:
     """Options that would have no effect.
 
     Args:
-        cfg: the configuration.
         why: in words, as in 'with --teacher sdm'.
-        names: of the options.
 
     Raises:
         InputError: one of them is not at its default.
@@ -202,7 +200,6 @@ def parse_config(cls: type, argv: list[str] | None = None, description: str | No
     """Build a configuration of type ``cls`` from the command line; a mistake ends the program in one line.
 
     Args:
-        cls: the dataclass.
         argv: the words; those of the program by default.
         description: beginning of the help; the docstring of the module that ``cls`` stands in by default.
     """

@@ -73,7 +73,6 @@ def cached_textures(run, teacher: Teacher, dataset: SpikeData, instants: Sequenc
         run: the run (:class:`codes.engine.run.Run`); gives folder, precision and device.
         teacher: on the run's device.
         dataset: the training split.
-        instants: frame indices.
 
     Raises:
         OSError: they do not fit on the disk, or the folder is not writable.

@@ -20,7 +20,6 @@ def pictures(spike: np.ndarray, instants: Sequence[int], method: str, window: in
 
     Args:
         spike: uint8 ``(T, h, w)``.
-        instants: frame indices.
         method: 'tfp', 'tfi' or 'stir'.
         window: frames of the TFP; 0: 21.
         **how: weights and device, as of :func:`codes.inference.methods.load_method`.

@@ -46,7 +46,6 @@ class View:
     photograph, whose own pixels are not resampled.
 
     Args:
-        capture: the capture.
         light: its photograph in linear light.
         block: image pixels per spike pixel, each way, that the networks want.
 
@@ -151,7 +150,6 @@ class Deblurrer:
         """The sharp images, one after another, so that a long sequence needs no more memory than a short one.
 
         Args:
-            capture: image, spikes and exposure.
             instants: spike frame indices from the start of the stream.
 
         Returns:

@@ -49,9 +49,7 @@ def check(folder: Path, has_sharp: bool, scale: int, sheet: Path, sheet_rows: in
 
     Args:
         folder: it holds train/ and test/, or spike_data/ and blur_data/.
-        has_sharp: whether there must be sharp images.
         scale: image pixels per spike pixel, each way.
-        sheet: the contact sheet.
         sheet_rows: samples on it, one of a sequence.
 
     Raises:

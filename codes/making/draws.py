@@ -323,8 +323,6 @@ def record(light: np.ndarray, gain: float, draw: Draw, corner: tuple[int, int], 
 
     Args:
         light: a scene's, uint8 ``(143 * 143, 137)``.
-        gain: the scene's.
-        draw: the camera.
         corner: (top, left) of the crop in the window.
         side: of the crop in image pixels.
         rng: of the sensor.

@@ -138,8 +138,6 @@ def record_options(split: Path, recipe: Recipe, interp: str) -> list[str]:
     """Note what the folders of a split are made with; what was made with other options is not added to.
 
     Args:
-        split: the split's folder.
-        recipe: what will be made.
         interp: what inserts the frames between, by its name, or 'none'.
 
     Returns:
@@ -181,10 +179,8 @@ class SpikeRecorder:
 
     Args:
         size: ``(h, w)`` of the spike frames.
-        frames: how many there will be.
         vth: firing threshold in the paper's unit.
         seed: of warm-up and noise, as in :func:`codes.making.sensor.spikes_from_frames`, which gives the same spikes.
-        noise: whether to add the inherent noise.
     """
 
     def __init__(self, size: tuple[int, int], frames: int, vth: float, seed, noise: bool):
@@ -247,8 +243,6 @@ class Sequence:
     """The work on one sequence.
 
     Args:
-        film: its frames.
-        recipe: what to make.
         out: the split's folder, which will hold blur_data, spike_data, sharp_data.
     """
 

@@ -72,9 +72,7 @@ class Measured:
     """What was measured of one sample, and can travel to another process.
 
     Args:
-        name: the sample.
         values: row -> metric -> value; no metric where there is no reference.
-        seconds: row -> seconds.
         pictures: (the word in the file name, row, uint8 ``(H, W, 3)`` B,G,R) of each picture.
         fault: why the sample could not be read, if so.
     """
@@ -91,7 +89,6 @@ class Report:
     """The values of an evaluation.
 
     Args:
-        names: samples, in order.
         values: row -> metric -> one value per sample.
         seconds: row -> seconds over all samples; what rows share counts where it was first computed.
         panels: comparison pictures, uint8 ``(H, W, 3)`` B,G,R.
@@ -262,9 +259,7 @@ def measure_rows(
 
     Args:
         cfg: the configuration (:class:`codes.engine.options.EvalConfig`).
-        device: where to compute.
         dataset: with sharp images where there are any.
-        rows: what the table holds.
         images: folder for pictures ``{prefix}_{index:04}_{kind}.png`` and ``..._panel.png``; those of an earlier
             evaluation with this prefix are removed.
         prefix: officially the epoch, three digits.

@@ -39,7 +39,6 @@ class Line:
 
     Args:
         name: run or method; has one colour in the whole figure and stands in its legend.
-        x, y: its points.
         raw: what ``y`` is the running mean of, drawn faintly; None where ``y`` is as it was measured.
         part: what is told apart by the line's style and stands in the panel's own legend, as the row of a table.
     """
@@ -58,7 +57,6 @@ class Panel:
     Args:
         key: the quantity's name in a file.
         title, x_label, y_label: texts, the labels with their units.
-        lines: what is drawn.
         log: the logarithmic axes, a part of 'xy'.
         ticks: place -> text of the marks of the x axis; None leaves them to matplotlib.
         mark: a place on the x axis with a dotted line, as the default of a factor.
@@ -293,10 +291,8 @@ def plot_runs(folders: Sequence | dict, path="runs.png", table="", x: str = "ste
     """Draw the training curves of run folders into one file, whose path is returned.
 
     Args:
-        folders: run folders, or name -> run folder.
         path: the picture, or a page (.html).
         table: CSV file for the points, '' is none.
-        x: what lies on the x axis.
         options: ``keys``, ``smooth``, ``log`` of :func:`run_panels`.
     """
     panels = run_panels(folders, x=x, **options)

@@ -85,12 +85,9 @@ class Sweep:
     """What is shown of the points.
 
     Args:
-        points: measured.
-        methods: names.
         samples: how many of each setting.
         settings: factor -> value -> setting.
         defaults: factor -> its value where another factor grows.
-        protocol: what was measured, in words.
     """
 
     points: Points

@@ -76,10 +76,8 @@ class Quality:
         protocol: which instants; the mean over those of an exposure counts.
         methods: one row each; their titles differ.
         thresholds: one group of columns each; 0 is 'spike_data', as it is.
-        published: figures to stand beside.
         predictions: name -> folder of images of another program.
         ceilings: rows of an SDM that is given the sharp frames' light.
-        notes: more sentences below the table.
     """
 
     name: str
@@ -98,7 +96,6 @@ class Quality:
         Args:
             cfg: an evaluation's configuration (:class:`codes.engine.options.EvalConfig`) with ``eval_samples``.
             device: where the methods' networks are.
-            out: folder.
         """
         instants, table = INSTANTS[self.protocol], Table(self.name, self.title, {"Method": "", "Parameters": ",d"})
         sharp = cfg.data_type != "real" and ("sequence" if self.protocol == "sequence" else True)
@@ -196,7 +193,6 @@ def ceilings(blur: torch.Tensor, spike: torch.Tensor, sharp: torch.Tensor, insta
     Args:
         blur, spike: a batch of one, as a data set gives them.
         sharp: ``(M, 3, H, W)`` at M instants.
-        instants: these.
     """
     many, enlarge = blur.expand(len(instants), -1, -1, -1), Enlarge("bilinear")
 

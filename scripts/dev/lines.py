@@ -44,7 +44,6 @@ class Line:
     """One line of the table.
 
     Args:
-        name: its name.
         ours: the program's way; what it returns is compared with the other's (None: nothing).
         other: the other way; None where there is none.
         bytes: what must be read and written at least, where no network is involved.
@@ -69,7 +68,6 @@ class Networks:
     """The paper's networks in one of the two forms.
 
     Args:
-        bsn, sr, ldn: the networks.
         context: makes the context that they are computed in.
     """
 
@@ -82,7 +80,6 @@ class Lines:
     """The data and networks of all lines.
 
     Args:
-        device: where to compute.
         precision: of our way; the other is computed in fp32.
         quick: small sizes.
         folder: an empty folder for a data set of one sample.

@@ -31,7 +31,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,23 +82,18 @@ def leftovers(*folders: Path) -> list[str]:
     return [f"temporary file left: {path}" for path in temporaries(*folders)]
 
 
-def different_tensors(expected: Path, found: Path) -> list[str]:
-    """Whether two files of weights hold the same, bit for bit."""
-    if not found.is_file():
-        return [f"{found} is missing"]
-    want, have = (torch.load(path, map_location="cpu", weights_only=True) for path in (expected, found))
-    if list(want) != list(have):
-        return [f"{found} has other keys"]
-    changed = [key for key in want if want[key].dtype != have[key].dtype or not torch.equal(want[key], have[key])]
-    return [f"{found}: {len(changed)} of {len(want)} tensors differ, first {changed[0]}"] if changed else []
-
-
 def different_weights(expected: Path, found: Path) -> list[str]:
-    """Whether two run folders hold the same weight files with the same weights."""
+    """Whether two run folders hold the same weight files with the same tensors, bit for bit."""
     names = [{path.name for path in (run / "ckpts").glob("[!.]*.pth")} - {"state.pth"} for run in (expected, found)]
     faults = [f"{found}: {name} is there in one run only" for name in sorted(names[0] ^ names[1])]
     for name in sorted(names[0] & names[1]):
-        faults += different_tensors(expected / "ckpts" / name, found / "ckpts" / name)
+        want, have = (torch.load(run / "ckpts" / name, weights_only=True) for run in (expected, found))
+        if list(want) != list(have):
+            faults.append(f"{found}: {name} has other keys")
+            continue
+        changed = [key for key in want if want[key].dtype != have[key].dtype or not torch.equal(want[key], have[key])]
+        if changed:
+            faults.append(f"{found}: {name}: {len(changed)} of {len(want)} tensors differ, first {changed[0]}")
     return faults or ([] if names[0] else [f"{expected} holds no weights"])
 
 
@@ -126,15 +121,22 @@ def read_records(run: Path) -> tuple[list[dict], list[str]]:
     return records, faults if text.endswith("\n") else [*faults, f"{run}/metrics.jsonl does not end with a whole line"]
 
 
+def different_lines(want: list, have: list, where: str, kind: str) -> list[str]:
+    """Whether two logs say the same; names the first line that differs."""
+    if have == want:
+        return []
+    first = next((i for i, (a, b) in enumerate(zip(want, have, strict=False)) if a != b), min(len(want), len(have)))
+    line = str(have[first] if first < len(have) else "nothing")[:80]
+    return [f"{where}: {len(have)} {kind}, expected {len(want)}; line {first + 1} differs: {line!r}"]
+
+
 def different_records(expected: Path, found: Path, total: int) -> list[str]:
     """Whether metrics.jsonl has each step once and the same values."""
-    want, have = read_records(expected)[0], read_records(found)
-    records, faults = have
-    faults += wrong_steps([r["step"] for r in records if r.get("kind") == "train"], total, f"{found}/metrics.jsonl")
-    if not faults and records != want:
-        first = next((i for i, pair in enumerate(zip(want, records, strict=False)) if pair[0] != pair[1]), len(want))
-        faults.append(f"{found}/metrics.jsonl: {len(records)} records, expected {len(want)}; line {first + 1} differs")
-    return faults
+    want, _ = read_records(expected)
+    have, faults = read_records(found)
+    where = f"{found}/metrics.jsonl"
+    faults += wrong_steps([record["step"] for record in have if record.get("kind") == "train"], total, where)
+    return faults or different_lines(want, have, where, "records")
 
 
 def read_results(run: Path) -> list[str]:
@@ -150,18 +152,13 @@ def different_results(expected: Path, found: Path) -> list[str]:
     finished has no last line 'finished at step'.
     """
     want, have = read_results(expected), read_results(found)
-    faults = [] if have[-1] == "" else [f"{found}/results.txt does not end with a whole line"]
+    if have[-1]:
+        return [f"{found}/results.txt does not end with a whole line"]
     cached = re.compile(r"teacher cache: \d+ samples, [\d.]+ MB each, [\d.]+ GB; (none|\d+) to make, in .*[0-9a-f]{16}")
     want, have = ([line for line in lines if line and not cached.fullmatch(line)] for lines in (want, have))
-    if want and want[-1].startswith("finished at step") and (not have or have[-1] != want[-1]):
+    if want and want[-1].startswith("finished at step") and want[-1] not in have[-1:]:
         want.pop()
-    if not faults and have != want:
-        first = next((i for i, pair in enumerate(zip(want, have, strict=False)) if pair[0] != pair[1]), len(want))
-        line = have[first] if first < len(have) else "nothing"
-        faults.append(
-            f"{found}/results.txt: {len(have)} lines, expected {len(want)}; line {first + 1} is {line[:80]!r}"
-        )
-    return faults
+    return different_lines(want, have, f"{found}/results.txt", "lines")
 
 
 def wrong_events(run: Path, total: int) -> list[str]:
@@ -230,20 +227,15 @@ def slope(steps: list[float], values: list[float]) -> float:
 # Processes ------------------------------------------------------------------------------------------------------
 
 
-def status(pid: int) -> dict[str, str] | None:
-    """State, parent and session of a process; None when there is none."""
-    try:
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return {"state": words[0], "parent": words[1], "session": words[3]}
-
-
 def alive(session: int) -> list[int]:
     """The living processes of a session, which is what a started command and all its processes are."""
-    numbers = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-    found = ((number, status(number)) for number in numbers)
-    return [number for number, s in found if s and s["session"] == str(session) and s["state"] not in "ZX"]
+    found = []
+    for number in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError):
+            state, _, _, its_session = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[:4]
+            if its_session == str(session) and state not in "ZX":
+                found.append(int(number))
+    return found
 
 
 class Child:
@@ -276,6 +268,11 @@ class Child:
         """What it wrote to stderr."""
         return self.errors_path.read_text(encoding="utf-8", errors="replace")
 
+    @property
+    def last_words(self) -> str:
+        """The end of it."""
+        return self.errors.strip()[-300:]
+
     def until(self, happened: Callable[[], object], pause: float = 0.01) -> bool:
         """Wait until something has happened (True) or the process has ended."""
         while self.running:
@@ -285,6 +282,10 @@ class Child:
                 raise TimeoutError(f"it hangs: {' '.join(map(str, self.process.args[1:]))}")
             time.sleep(pause)
         return False
+
+    def wait(self, seconds: float) -> None:
+        """Wait until so many seconds after its start, or for its end."""
+        self.until(lambda: time.monotonic() - self.begun > seconds, 0.003)
 
     def end(self) -> int:
         """Wait for its end; the exit code."""
@@ -317,7 +318,6 @@ class Trial:
     """A trial as it runs.
 
     Args:
-        folder: its own.
         data: the tiny data set; read only.
         kills: how many processes to kill.
         rng: of the moments.
@@ -341,12 +341,15 @@ class Trial:
         self.children.append(Child(words, self.folder))
         return self.children[-1]
 
-    def whole(self, words: list) -> Child:
+    def whole(self, words: list) -> None:
         """Run a command undisturbed; it must succeed."""
-        child = self.start(words)
+        self.succeed(self.start(words))
+
+    def succeed(self, child: Child) -> int:
+        """Wait for the end of a process, which must succeed; the exit code."""
         if code := child.end():
-            self.faults.append(f"exit code {code}: {child.errors.strip()[-300:]}")
-        return child
+            self.faults.append(f"exit code {code}: {child.last_words}")
+        return code
 
     def sweep(self) -> None:
         """Leave no process behind; one that must be ended here is a fault."""
@@ -390,7 +393,6 @@ def kill_often(trial: Trial, words: Callable[[Path], list], progress: Callable[[
     compared, and another one is begun.
 
     Args:
-        trial: the trial.
         words: the command that works in a folder.
         progress: a number that grows with the work in the folder.
         check: (folder of the undisturbed run, folder of the killed one) -> faults.
@@ -399,8 +401,7 @@ def kill_often(trial: Trial, words: Callable[[Path], list], progress: Callable[[
     child = trial.start(words(quiet))
     child.until(lambda: progress(quiet))
     startup = time.monotonic() - child.begun
-    if code := child.end():
-        trial.faults.append(f"undisturbed: exit code {code}: {child.errors.strip()[-300:]}")
+    if trial.succeed(child):
         return
     work = time.monotonic() - child.begun - startup
     kinds = ["start-up"] * (trial.kills // 4) + ["writing"] * (trial.kills // 4)
@@ -416,29 +417,23 @@ def kill_often(trial: Trial, words: Callable[[Path], list], progress: Callable[[
             kind, launches = todo[0] if todo else "", launches + 1
             before, child = progress(folder), trial.start(words(folder))
             if kind == "start-up":
-                delay = trial.rng.uniform(0, startup)
-                child.until(lambda begun=child.begun, delay=delay: time.monotonic() - begun > delay)
+                child.wait(trial.rng.uniform(0, startup))
             elif kind:
                 if kind == "work" or trial.rng.random() < 0.5:
                     child.until(lambda folder=folder, before=before: progress(folder) > before, 0.003)
-                    delay = time.monotonic() - child.begun + trial.rng.uniform(0, spread)
-                    child.until(lambda begun=child.begun, delay=delay: time.monotonic() - begun > delay, 0.003)
+                    child.wait(time.monotonic() - child.begun + trial.rng.uniform(0, spread))
                 old = set(temporaries(folder))
                 if kind == "writing":
                     child.until(lambda folder=folder, old=old: set(temporaries(folder)) - old, 0.0005)
-            if not kind:
-                code = child.end()
-                trial.faults += [f"exit code {code}: {child.errors.strip()[-300:]}"] if code else []
-            elif child.kill():
+            if kind and child.kill():
                 todo.pop(0)
                 hits[kind] += 1
                 caught += bool(set(temporaries(folder)) - old) if kind != "start-up" else 0
                 if errors := [line for line in child.errors.splitlines() if line.strip()]:
                     trial.faults.append(f"a killed process had written to stderr: {errors[-1][:200]}")
             else:
-                todo[0] = "work"  # where no temporary file is ever seen, there is none to wait for
-                code = child.process.wait()
-                trial.faults += [f"exit code {code}: {child.errors.strip()[-300:]}"] if code else []
+                todo[:1] = ["work"] * bool(todo)  # where no temporary file is ever seen, there is none to wait for
+                code = trial.succeed(child)
             survivors += len(child.survivors())
         print(f"    round {rounds}: {hits.total()} of {trial.kills} kills", flush=True)
         trial.faults += check(quiet, folder)
@@ -481,7 +476,7 @@ def kill_data(trial: Trial, words: Callable[[Path], list]) -> None:
 def data_demo(trial: Trial) -> None:
     """Demo data."""
     sizes = ["--size", "64x96", "--train", 10, "--test", 4, "--vth", 1, 2, "--workers", 2]
-    kill_data(trial, lambda folder: ["scripts/make_demo_data.py", "--out", folder, *sizes])
+    kill_data(trial, lambda folder: ["scripts/make_demo_data.py", *sizes, "--out", folder])
 
 
 def data_prepare(trial: Trial) -> None:
@@ -493,8 +488,8 @@ def data_prepare(trial: Trial) -> None:
         picture = cv2.GaussianBlur(picture, (0, 0), 2)
         for index in range(56):
             cv2.imwrite(str(raw / sequence / f"{index:06}.png"), picture[:, 2 * index : 2 * index + 96])
-    more = ["--vth", 1, 2, "--multi", "--workers", 2]
-    kill_data(trial, lambda folder: ["scripts/prepare_gopro.py", "--raw_folder", raw, "--out", folder, *more])
+    words = ["scripts/prepare_gopro.py", "--raw_folder", raw, "--vth", 1, 2, "--multi", "--workers", 2, "--out"]
+    kill_data(trial, lambda folder: [*words, folder])
 
 
 def data_cache(trial: Trial) -> None:
@@ -517,10 +512,8 @@ def resume_after(trial: Trial, spoil, room: Path | None = None, data: Path | Non
     """Training starts, something goes wrong, the process must end with one line; mended, the run must end as ever.
 
     Args:
-        trial: the trial.
         spoil: a context manager, given the run's folder and the process; what goes wrong is right again after it.
         room: where the run folder is made; the trial's folder if None.
-        data: the data set.
     """
     more = {"max_steps": (steps := 240), "eval_every": 20, "base_folder": data or trial.data}
     whole, folder = trial.folder / "undisturbed", (room or trial.folder) / "disturbed"

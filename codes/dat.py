@@ -25,12 +25,7 @@ def frame_bytes(height: int, width: int) -> int:
 
 
 def read_dat(
-    path,
-    height: int,
-    width: int,
-    rows: slice = slice(None),
-    columns: slice = slice(None),
-    bit_order: str = "little",
+    path, height: int, width: int, rows: slice = slice(None), columns: slice = slice(None), bit_order: str = "little"
 ) -> np.ndarray:
     """Read a .dat spike file, or a cut-out of it, for which no more than its own bytes are unpacked.
 

@@ -24,7 +24,7 @@ from codes.dataset import SpikeData
 from codes.engine import checkpoint
 from codes.engine.options import recipe
 from codes.errors import InputError
-from codes.files import remove_abandoned, replacing
+from codes.files import remove_abandoned, write_text
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 """What file systems without locks answer: Lustre with noflock, some NFS, sshfs, some of FUSE."""
@@ -83,10 +83,8 @@ class Folder:
             about: comment lines for config.yml.
         """
         text = "".join(f"# {line}\n" for line in about) + yaml.safe_dump(values, sort_keys=False)
-        with replacing(self.path / "config.yml") as path:
-            path.write_text(text, encoding="utf-8")
-        with replacing(self.path / "opt.txt") as path:
-            path.write_text("".join(f"{key}: {value}\n" for key, value in values.items()), encoding="utf-8")
+        write_text(self.path / "config.yml", text)
+        write_text(self.path / "opt.txt", "".join(f"{key}: {value}\n" for key, value in values.items()))
 
     def _take_lock(self) -> str:
         """Hold the lock from here on; a line where the file system has none."""
@@ -149,12 +147,7 @@ class Identity:
 
     def saved(self) -> dict:
         """For the training state."""
-        return {
-            "recipe": self.recipe,
-            "ranks": self.ranks,
-            "samples": len(self.names),
-            "names": self.checksum,
-        }
+        return {"recipe": self.recipe, "ranks": self.ranks, "samples": len(self.names), "names": self.checksum}
 
     def refuse_another(self, saved: dict, folder: Path) -> None:
         """Go on only with the same run.

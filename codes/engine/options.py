@@ -168,6 +168,27 @@ class Config(Common):
     overwrite: bool = run(False, "start anew; the earlier run folder is kept under another name")
 
 
+@dataclass(frozen=True)
+class CropsConfig(Config):
+    """What the recipes on known sharp frames share: a number of steps on small crops."""
+
+    bs: int = option(8, "batch size; with torchrun, of each rank", low=1, group="official")
+    roi_size: int = option(128, "side of the training crop in image pixels", low=16, group="official")
+    lr: float = option(2e-3, "largest learning rate of Adam", low=0, group="official")
+    max_steps: int = option(20_000, "optimiser steps", low=1, group="run", recipe=False)
+    lr_schedule: Literal["onecycle", "cosine", "constant"] = option(
+        "onecycle", "learning rate over time; onecycle and cosine end at 0 with the last step", group="beyond"
+    )
+    grad_clip: float = option(1.0, "largest gradient norm (0: no limit)", low=0, group="beyond")
+    eval_every: int = option(
+        0, "epochs between saved weights and their evaluation (0: only at the end)", low=0, group="run", recipe=False
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = option("bf16", "autocast precision", group="run")
+
+    def __post_init__(self):
+        refuse_idle(self, "beside --max_steps", "epochs")
+
+
 def refuse_even(cfg, *names: str) -> None:
     """Windows of frames have a middle.
 
@@ -204,7 +225,8 @@ def parse_config(cls: type, argv: list[str] | None = None, description: str | No
         description: beginning of the help; the docstring of the module that ``cls`` stands in by default.
     """
     description = sys.modules[cls.__module__].__doc__ if description is None else description
-    parser = Parser(usage="%(prog)s [options]" + "".join(map(_usage, dataclasses.fields(cls))), description=description)
+    words = [f" [{_flag(field)}]" for field in dataclasses.fields(cls) if field.metadata["positional"]]
+    parser = Parser(usage="%(prog)s [options]" + "".join(words), description=description)
     parser.add_argument(
         "--config", metavar="FILE.yml", default=argparse.SUPPRESS, help="YAML file of options; flags win over it"
     )
@@ -224,11 +246,6 @@ def parse_config(cls: type, argv: list[str] | None = None, description: str | No
         return cls(**values)
     except (InputError, OSError) as error:
         parser.error(error)
-
-
-def _usage(field) -> str:
-    """A positional field in the line of usage."""
-    return f" [{_flag(field)}]" if field.metadata["positional"] else ""
 
 
 def _add(group, field, kind: "_Kind") -> None:
@@ -271,7 +288,10 @@ def read_yaml(path, cls: type) -> dict:
         where = path if line is None else f"{path}:{line + 1}:{column + 1}"
         raise InputError(f"{where} is not valid YAML ({why})") from None
 
-    text = _yaml_text(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text in UTF-8 ({error.reason}); save it as UTF-8") from None
     values: dict[str, Any] = {}
     lines: dict[str, int] = {}
     try:
@@ -303,13 +323,6 @@ def read_yaml(path, cls: type) -> dict:
     except RecursionError:
         invalid("nested too deeply")
     return values
-
-
-def _yaml_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text in UTF-8 ({error.reason}); save it as UTF-8") from None
 
 
 @dataclass(frozen=True)

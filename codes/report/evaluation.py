@@ -29,10 +29,11 @@ from codes.engine.loader import loader
 from codes.engine.options import as_dict
 from codes.engine.provenance import provenance
 from codes.errors import InputError
-from codes.files import replacing, write_json
+from codes.files import write_json, write_text
 from codes.image import to_uint8, write_image
 from codes.metrics import compute_img_metric
 from codes.report.figures import magnified
+from codes.report.measuring import synchronize
 from codes.report.page import TFP_LENGTH, Layer, Page, Samples, Section, View, lit, made_by
 from codes.report.plots import run_panels
 from codes.report.table import METRICS, Table
@@ -169,8 +170,7 @@ class Report:
         values = {"samples": self.count, "skipped": self.faults, "ms_per_sample": self.milliseconds, "rows": rows}
         write_json(folder / "results.json", about | values)
         self.table().write(folder, "csv")
-        with replacing(folder / "results.txt") as path:
-            path.write_text("\n".join(self.lines()) + "\n", encoding="utf-8")
+        write_text(folder / "results.txt", "\n".join(self.lines()) + "\n")
 
 
 def measure(row: Row, metric: str, convention: str, lpips=None) -> float:
@@ -270,9 +270,7 @@ def measure_rows(
     report, rank, world = Report(), distributed.rank(), distributed.world()
     for old in images.glob(f"{prefix}_*.png") if rank == 0 else ():
         old.unlink()
-    chosen = range(len(dataset))
-    if 0 < samples < len(dataset):
-        chosen = [index * len(dataset) // samples for index in range(samples)]
+    chosen = evenly_chosen(len(dataset), samples)
     source = iter(loader(Subset(dataset, chosen[rank::world]), workers=cfg.workers))
     hide = rank > 0 or not sys.stderr.isatty()
     with tqdm(total=len(chosen), desc="evaluate", unit="sample", leave=False, disable=hide) as bar:
@@ -293,6 +291,12 @@ def measure_rows(
             f"none of the {len(chosen)} samples can be read; the first: {next(iter(report.faults.values()))}"
         )
     return report
+
+
+def evenly_chosen(total: int, samples: int) -> list[int]:
+    """So many of ``total`` samples, spread evenly; 0 is all."""
+    count = min(samples or total, total)
+    return [index * total // count for index in range(count)]
 
 
 def measure_sample(
@@ -341,11 +345,3 @@ def save_pictures(sample: Measured, folder: Path, stem: str):
     write_image(folder / f"{stem}_panel.png", panel)
     size = max(image.shape[:2] for _, _, image in sample.pictures)
     return panel, View(sample.name, size, [EXPOSURE.centre], layers)
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the GPU, so that a clock read next is right."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

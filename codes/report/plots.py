@@ -17,7 +17,7 @@ import numpy as np
 
 from codes.engine.command import nearest
 from codes.errors import InputError
-from codes.files import replacing
+from codes.files import replacing, write_text
 from codes.report.table import METRICS, Table
 
 # Okabe and Ito's colours, told apart by all common kinds of colour vision, dark ones first; yellow is left out.
@@ -141,11 +141,7 @@ def curve(lines: list[dict], records: list[dict], key: str, x: str) -> tuple[np.
 
 
 def run_panels(
-    folders: Sequence | dict,
-    keys: Sequence[str] = (),
-    x: str = "step",
-    smooth: int = 20,
-    log: str = "",
+    folders: Sequence | dict, keys: Sequence[str] = (), x: str = "step", smooth: int = 20, log: str = ""
 ) -> list[Panel]:
     """The training curves of several runs: the loss and its parts, then each metric of the evaluations.
 
@@ -297,8 +293,7 @@ def plot_runs(folders: Sequence | dict, path="runs.png", table="", x: str = "ste
     """
     panels = run_panels(folders, x=x, **options)
     if table:
-        with replacing(table) as temporary:
-            temporary.write_text(points_table(panels, x).csv(), encoding="utf-8", newline="")
+        write_text(table, points_table(panels, x).csv())
     if Path(path).suffix == ".html":
         from codes.report.page import Page, Section, made_by  # which imports this module
 

@@ -195,13 +195,8 @@ class AnimationWriter:
         self._stack.__exit__(*error)
 
 
-def write_animation(path, frames: list[np.ndarray], fps: float = 12) -> None:
-    """Write uint8 ``(H, W, 3)`` B,G,R frames as an endless GIF (Pillow) or as an MP4 (PyAV), by the suffix."""
-    if Path(path).suffix.lower() != ".gif":
-        with AnimationWriter(path, fps) as writer:
-            for frame in frames:
-                writer.add(frame)
-        return
+def write_gif(path, frames: list[np.ndarray], fps: float = 12) -> None:
+    """Write uint8 ``(H, W, 3)`` B,G,R frames as an endless GIF (Pillow)."""
     from PIL import Image  # comes with scikit-image
 
     with replacing(path) as temporary:

@@ -319,7 +319,8 @@ class Sequence:
                 exposure.total = np.zeros(frame.shape, np.float32)  # whole numbers, exact up to 2**24
             cv2.accumulate(frame, exposure.total)
         if last:
-            self._write(exposure.blur_path, _mean(exposure.total, self.recipe.window.length))
+            mean = exposure.total.astype(np.float64) / self.recipe.window.length
+            self._write(exposure.blur_path, np.rint(mean).astype(np.uint8))  # to even at a half, as OpenCV does it
             exposure.total = None
 
     def _expose(self, exposure: Exposure, frame: np.ndarray, lights: dict[int, np.ndarray], last: bool) -> None:
@@ -336,8 +337,3 @@ class Sequence:
             for folder in reversed(exposure.spike_paths):  # spike_data's last: then the sample exists
                 exposure.recorders.pop(folder).write(exposure.spike_paths[folder])
                 self.written += 1
-
-
-def _mean(total: np.ndarray, count: int) -> np.ndarray:
-    """uint8 mean of ``count`` frames from their sum, rounded (to even at a half, as OpenCV does it)."""
-    return np.rint(total.astype(np.float64) / count).astype(np.uint8)

@@ -33,6 +33,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,8 +45,9 @@ import torch  # noqa: E402
 
 from codes.engine.command import command  # noqa: E402
 from codes.engine.options import option, parse_config  # noqa: E402
+from codes.engine.provenance import provenance  # noqa: E402
 from codes.errors import InputError  # noqa: E402
-from codes.files import replacing  # noqa: E402
+from codes.files import write_json, write_text  # noqa: E402
 
 STAGES = {
     "bsn": ("train_bsn.py", 60),
@@ -451,7 +453,7 @@ def kill_often(trial: Trial, words: Callable[[Path], list], progress: Callable[[
         trial.faults.append(f"only {hits.total()} of {trial.kills} kills hit a living process: the trial says little")
 
 
-def kill_training(trial: Trial, stage: str, *caches: str) -> None:
+def kill_training(trial: Trial, stage: str, caches: tuple[str, ...] = ()) -> None:
     """Training is killed again and again; the caches lie in the run's folder."""
 
     def words(folder: Path) -> list:
@@ -466,17 +468,19 @@ def kill_training(trial: Trial, stage: str, *caches: str) -> None:
     kill_often(trial, words, lambda folder: trained(folder / "test"), check)
 
 
-def kill_data(trial: Trial, words: Callable[[Path], list]) -> None:
-    """A script that makes data is killed again and again."""
-    kill_often(
-        trial, words, files, lambda quiet, folder: different_trees(quiet, folder) + leftovers(folder, trial.data)
-    )
+def kill_data(trial: Trial, words: list) -> None:
+    """A script that makes data in the folder that its last word names is killed again and again."""
+
+    def check(quiet: Path, folder: Path) -> list[str]:
+        return different_trees(quiet, folder) + leftovers(folder, trial.data)
+
+    kill_often(trial, lambda folder: [*words, folder], files, check)
 
 
 def data_demo(trial: Trial) -> None:
     """Demo data."""
     sizes = ["--size", "64x96", "--train", 10, "--test", 4, "--vth", 1, 2, "--workers", 2]
-    kill_data(trial, lambda folder: ["scripts/make_demo_data.py", *sizes, "--out", folder])
+    kill_data(trial, ["scripts/make_demo_data.py", *sizes, "--out"])
 
 
 def data_prepare(trial: Trial) -> None:
@@ -489,7 +493,7 @@ def data_prepare(trial: Trial) -> None:
         for index in range(56):
             cv2.imwrite(str(raw / sequence / f"{index:06}.png"), picture[:, 2 * index : 2 * index + 96])
     words = ["scripts/prepare_gopro.py", "--raw_folder", raw, "--vth", 1, 2, "--multi", "--workers", 2, "--out"]
-    kill_data(trial, lambda folder: [*words, folder])
+    kill_data(trial, words)
 
 
 def data_cache(trial: Trial) -> None:
@@ -498,37 +502,38 @@ def data_cache(trial: Trial) -> None:
     sizes = ["--size", "360x640", "--train", 30, "--test", 10, "--workers", 2]  # so large that its writing takes time
     trial.whole(["scripts/make_demo_data.py", "--out", data, *sizes])
     words = ["scripts/cache_dataset.py", "--base_folder", data, "--workers", 1, "--cache"]
-    kill_data(trial, lambda folder: [*words, folder])
+    kill_data(trial, words)
 
 
 def data_resimulate(trial: Trial) -> None:
     """Training data from captures."""
     words = ["scripts/resimulate.py", "--base_folder", trial.data, "--shrink", 1, "--size", "64x96", "--count", 12]
     words += ["--motion", 1, 10, "--device", "cpu", "--workers", 2, "--out"]
-    kill_data(trial, lambda folder: [*words, folder])
+    kill_data(trial, words)
 
 
-def resume_after(trial: Trial, spoil, room: Path | None = None, data: Path | None = None) -> None:
+def resume_after(trial: Trial, spoil, room: Path | None = None) -> None:
     """Training starts, something goes wrong, the process must end with one line; mended, the run must end as ever.
 
     Args:
-        spoil: a context manager, given the run's folder and the process; what goes wrong is right again after it.
+        spoil: a context manager, given the run's folder, the process and the data; all is right again after it.
         room: where the run folder is made; the trial's folder if None.
     """
-    more = {"max_steps": (steps := 240), "eval_every": 20, "base_folder": data or trial.data}
+    data = shutil.copytree(trial.data, trial.folder / "GOPRO", dirs_exist_ok=True)
+    more = {"max_steps": (steps := 240), "eval_every": 20, "base_folder": data}
     whole, folder = trial.folder / "undisturbed", (room or trial.folder) / "disturbed"
     trial.whole(trial.training("deblur", whole, **more))
     words, run = trial.training("deblur", folder, **more), folder / "test"
     child = trial.start(words)
     state = run / "ckpts" / "state.pth"
     if not child.until(lambda: trained(run) >= 30):
-        trial.faults.append(f"it ended before it was disturbed: {child.errors[-300:]}")
+        trial.faults.append(f"it ended before it was disturbed: {child.last_words}")
         return
-    with spoil(run, child):
+    with spoil(run, child, data):
         begun, step = time.monotonic(), trained(run)
         code = child.end()
         trial.measured["seconds until it gave up"] = round(time.monotonic() - begun, 1)
-        trial.measured["what it said"] = child.errors.strip()[-300:]
+        trial.measured["what it said"] = child.last_words
         trial.faults += bad_ending(code, child.errors)
         if rest := child.survivors():
             trial.faults.append(f"{len(rest)} loader processes outlived it")
@@ -566,7 +571,7 @@ def full_disk(trial: Trial) -> None:
     room.mkdir()
 
     @contextmanager
-    def fill(_run, child):
+    def fill(_run, child, _data):
         blocks = room / "filler"
         with open(blocks, "wb", buffering=0) as file:
 
@@ -583,7 +588,7 @@ def full_disk(trial: Trial) -> None:
         blocks.unlink()
 
     @contextmanager
-    def limit(_run, child):
+    def limit(_run, child, _data):
         resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (2**20, 2**20))
         yield
 
@@ -601,7 +606,7 @@ def read_only(trial: Trial) -> None:
     """The run folder becomes read-only."""
 
     @contextmanager
-    def protect(run, child):
+    def protect(run, _child, _data):
         # Over the folder, since a disk with open files cannot be made read-only; busy while a file is being written.
         for _ in range(200):
             try:
@@ -619,32 +624,22 @@ def read_only(trial: Trial) -> None:
     resume_after(trial, protect)
 
 
-def lost_data(trial: Trial) -> None:
+@contextmanager
+def lost_data(_run, _child, data):
     """The data set vanishes."""
-    data = shutil.copytree(trial.data, trial.folder / "GOPRO")
-
-    @contextmanager
-    def vanish(_run, _child):
-        data.rename(data.with_name("elsewhere"))
-        yield
-        data.with_name("elsewhere").rename(data)
-
-    resume_after(trial, vanish, data=data)
+    data.rename(data.with_name("elsewhere"))
+    yield
+    data.with_name("elsewhere").rename(data)
 
 
-def bad_sample(trial: Trial) -> None:
+@contextmanager
+def bad_sample(_run, _child, data):
     """A picture is overwritten by something else."""
-    data = shutil.copytree(trial.data, trial.folder / "GOPRO")
     picture = sorted(data.glob("train/blur_data/*/*.png"))[1]
-
-    @contextmanager
-    def spoil(_run, _child):
-        content = picture.read_bytes()
-        picture.write_bytes(content[: len(content) // 3])
-        yield
-        picture.write_bytes(content)
-
-    resume_after(trial, spoil, data=data)
+    content = picture.read_bytes()
+    picture.write_bytes(content[: len(content) // 3])
+    yield
+    picture.write_bytes(content)
 
 
 def two_processes(trial: Trial) -> None:
@@ -657,36 +652,28 @@ def two_processes(trial: Trial) -> None:
         first = trial.start(words)
         before = trained(folder / "test")
         if not first.until(lambda before=before: trained(folder / "test") > before, 0.003):
-            trial.faults.append(f"the first had ended before the second came: {first.errors.strip()[-300:]}")
+            trial.faults.append(f"the first had ended before the second came: {first.last_words}")
             break
         os.killpg(first.pid, signal.SIGSTOP)  # it must not finish while the second starts
         second = Child(words, trial.folder / "second")
         trial.children.append(second)
         code = second.end()
-        trial.measured["what the second said"] = re.sub(r"number \d+", "number N", second.errors.strip()[-300:])
+        trial.measured["what the second said"] = re.sub(r"number \d+", "number N", second.last_words)
         trial.faults += [] if first.kill() else ["the first had ended before it was killed: the trial says little"]
         trial.faults += bad_ending(code, second.errors)
         if f"number {first.pid})" not in second.errors:
-            trial.faults.append(f"the second did not name process {first.pid}: {second.errors.strip()[-300:]}")
+            trial.faults.append(f"the second did not name process {first.pid}: {second.last_words}")
     trial.whole(words)
     trial.faults += different_runs(whole / "test", folder / "test", steps)
 
 
-def memory(pid: int) -> float | None:
-    """Resident memory of a process in MB; None when it has ended."""
+def held(pid: int) -> tuple[float, int] | None:
+    """Resident memory of a process in MB, and its open files; None when it has ended."""
     try:
         found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        return (int(found[1]) / 1024, len(os.listdir(f"/proc/{pid}/fd"))) if found else None
     except OSError:
         return None
-    return int(found[1]) / 1024 if found else None
-
-
-def open_files(pid: int) -> int:
-    """Open files of a process."""
-    try:
-        return len(os.listdir(f"/proc/{pid}/fd"))
-    except OSError:
-        return 0
 
 
 def gpu_memory() -> float | None:
@@ -709,14 +696,13 @@ def long_run(trial: Trial) -> None:
     def look() -> bool:
         numbers = [child.pid, *sorted(number for number in alive(child.pid) if number != child.pid)]
         parts[:] = parts or numbers
-        row = [memory(number) for number in parts]
+        row = [held(number) for number in parts]
         if None not in row:
-            samples.append((5 * trained(run), row, [open_files(number) for number in parts], gpu_memory()))
+            samples.append((5 * trained(run), row, gpu_memory()))
         return False
 
     child.until(look, 1.0)
-    if code := child.end():
-        trial.faults.append(f"exit code {code}: {child.errors.strip()[-300:]}")
+    trial.succeed(child)
     if len(samples) < 10:
         trial.faults.append(f"only {len(samples)} looks at the memory: the trial says little")
         return
@@ -730,12 +716,12 @@ def long_run(trial: Trial) -> None:
         if grown > LEAK:
             trial.faults.append(f"{name} grows by {grown:.1f} MB per 1,000 steps")
 
-    if None not in (gpu := [sample[3] for sample in samples]):
+    if None not in (gpu := [sample[2] for sample in samples]):
         follow("GPU", gpu)
     for index in range(len(parts)):
         name = f"loader process {index}" if index else "parent"
-        follow(name, [sample[1][index] for sample in samples])
-        opened = [sample[2][index] for sample in samples]
+        megabytes, opened = zip(*(sample[1][index] for sample in samples), strict=True)
+        follow(name, megabytes)
         trial.measured[f"{name}: open files at start, end"] = f"{opened[0]}, {opened[-1]}"
         if opened[-1] > opened[0] + 3:
             trial.faults.append(f"{name} has {opened[-1]} open files, {opened[0]} at the start")
@@ -766,24 +752,15 @@ def determinism(trial: Trial) -> None:
 
 
 TRIALS: dict[str, Callable[[Trial], None]] = {
-    "kill_bsn": lambda trial: kill_training(trial, "bsn"),
-    "kill_sr": lambda trial: kill_training(trial, "sr"),
-    "kill_deblur": lambda trial: kill_training(trial, "deblur", "cache"),
-    "kill_textures": lambda trial: kill_training(trial, "deblur", "cache", "teacher_cache"),
-    "kill_student": lambda trial: kill_training(trial, "student"),
-    "kill_stir": lambda trial: kill_training(trial, "stir"),
-    "data_demo": data_demo,
-    "data_prepare": data_prepare,
-    "data_cache": data_cache,
-    "data_resimulate": data_resimulate,
-    "full_disk": full_disk,
-    "read_only": read_only,
-    "lost_data": lost_data,
-    "bad_sample": bad_sample,
-    "two_processes": two_processes,
-    "long_run": long_run,
-    "orphans": orphans,
-    "determinism": determinism,
+    "kill_bsn": partial(kill_training, stage="bsn"),
+    "kill_sr": partial(kill_training, stage="sr"),
+    "kill_deblur": partial(kill_training, stage="deblur", caches=("cache",)),
+    "kill_textures": partial(kill_training, stage="deblur", caches=("cache", "teacher_cache")),
+    "kill_student": partial(kill_training, stage="student"),
+    "kill_stir": partial(kill_training, stage="stir"),
+    **{run.__name__: run for run in (data_demo, data_prepare, data_cache, data_resimulate, full_disk, read_only)},
+    **{spoil.__name__: partial(resume_after, spoil=spoil) for spoil in (lost_data, bad_sample)},
+    **{run.__name__: run for run in (two_processes, long_run, orphans, determinism)},
 }
 
 
@@ -797,21 +774,6 @@ def machine() -> str:
     except OSError:
         model = None
     return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
-
-
-def versions() -> str:
-    """Library versions."""
-    python = platform.python_version()
-    return f"python {python}, torch {torch.__version__}, numpy {np.__version__}, opencv {cv2.__version__}"
-
-
-def commit() -> str:
-    """The state of the program."""
-    words = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    try:
-        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
 
 
 def run_trial(name: str, out: Path, kills: int, seed: int) -> dict:
@@ -838,12 +800,13 @@ def run_trial(name: str, out: Path, kills: int, seed: int) -> dict:
             text = text.replace(str(path), word)
         return text
 
+    _, commit, versions = provenance()
     return {
         "verdict": verdict,
         "seconds": round(time.monotonic() - begun, 1),
-        "commit": commit(),
+        "commit": commit.removeprefix("commit: "),
         "machine": machine(),
-        "versions": versions(),
+        "versions": versions,
         "seed": seed,
         "note": trial.skipped,
         "measured": {key: plain(value) if isinstance(value, str) else value for key, value in trial.measured.items()},
@@ -911,9 +874,8 @@ def main() -> None:
         print(f"{number} of {len(only)}: {name}", flush=True)
         trials[name] = result = run_trial(name, out, cfg.kills, cfg.seed)
         trials = {name: trials[name] for name in TRIALS if name in trials}
-        for suffix, text in (("json", json.dumps({"trials": trials}, indent=1) + "\n"), ("md", report(trials))):
-            with replacing(out / f"torture.{suffix}") as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        write_json(path, {"trials": trials})
+        write_text(out / "torture.md", report(trials))
         print(f"    {result['verdict']} in {result['seconds']:.0f} s", flush=True)
         for fault in result["faults"][:5]:
             print(f"    {fault}", flush=True)

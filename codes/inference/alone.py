@@ -7,7 +7,7 @@ import torch
 
 from codes.errors import InputError
 from codes.inference.methods import load_method
-from codes.spike import mirrored, tfp
+from codes.spike import mirrored, refuse_outside, tfp
 
 METHODS = ("tfp", "tfi", "stir")
 WINDOW = 21
@@ -34,11 +34,7 @@ def pictures(spike: np.ndarray, instants: Sequence[int], method: str, window: in
         raise InputError(f"spikes alone: --method {', '.join(METHODS)}, not {method}; the others need --blur")
     if window and method != "tfp":
         raise InputError("--window is of --method tfp")
-    outside = [instant for instant in instants if not 0 <= instant < len(spike)]
-    if outside:
-        raise InputError(
-            f"instant {outside[0]} is outside the {len(spike)}-frame stream; expected 0 to {len(spike) - 1}"
-        )
+    refuse_outside(instants, len(spike))
     window = min(window or WINDOW, len(spike) - 1 + len(spike) % 2)
     device = how.get("device", torch.device("cpu"))
     stream = torch.from_numpy(spike)[None].to(device)

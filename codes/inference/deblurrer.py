@@ -24,7 +24,7 @@ from codes.inference.methods import Method, load_method
 from codes.inference.opening import SCALE, Capture, Reading, open_capture
 from codes.inference.rates import Clock, fired, on_grid
 from codes.registration import Registration
-from codes.spike import evenly
+from codes.spike import evenly, refuse_outside
 from codes.student import exposure_gain
 
 AUTO_TILE, WHOLE = 1024, 6_000_000
@@ -158,10 +158,7 @@ class Deblurrer:
         Raises:
             ValueError: an instant outside the stream.
         """
-        total = len(capture.spike)
-        for instant in instants:
-            if not 0 <= instant < total:
-                raise InputError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
+        refuse_outside(instants, len(capture.spike))
         return self._frames(capture, instants)
 
     def _frames(self, capture: Capture, instants: Sequence[int]) -> Iterator[np.ndarray]:

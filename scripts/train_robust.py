@@ -35,6 +35,10 @@ class RobustConfig(CropsConfig):
         None, "data set whose test split is evaluated (default: none)", group="the student", recipe=False
     )
     roi_size: int = option(128, "side of the training crop in image pixels", low=16, high=132, group="official")
+    eval_every: int = option(
+        0, "epochs between saved weights and their evaluation (0: only at the end)", low=0, group="run", recipe=False
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = option("bf16", "autocast precision", group="run")
 
     def __post_init__(self):
         super().__post_init__()

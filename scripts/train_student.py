@@ -44,6 +44,10 @@ class StudentConfig(CropsConfig):
         None, "data set whose test split is evaluated (default: --base_folder)", group="the student", recipe=False
     )
     clip_output: bool = option(False, "clip outputs to [0, 1] before the loss", group="beyond")
+    eval_every: int = option(
+        0, "epochs between saved weights and their evaluation (0: only at the end)", low=0, group="run", recipe=False
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = option("bf16", "autocast precision", group="run")
 
     def __post_init__(self):
         super().__post_init__()

@@ -180,10 +180,6 @@ class CropsConfig(Config):
         "onecycle", "learning rate over time; onecycle and cosine end at 0 with the last step", group="beyond"
     )
     grad_clip: float = option(1.0, "largest gradient norm (0: no limit)", low=0, group="beyond")
-    eval_every: int = option(
-        0, "epochs between saved weights and their evaluation (0: only at the end)", low=0, group="run", recipe=False
-    )
-    precision: Literal["fp32", "bf16", "fp16"] = option("bf16", "autocast precision", group="run")
 
     def __post_init__(self):
         refuse_idle(self, "beside --max_steps", "epochs")

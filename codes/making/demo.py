@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from codes.errors import InputError
 from codes.files import write_json
-from codes.image import read_image
 from codes.making.options import DemoConfig
 from codes.making.photos import BUNDLED_TEST, find_photos, split_photos, usable
 from codes.making.synthesis import SPLITS, Sample, draw_sample, read_cutout, sequence_name, write_sample
@@ -22,23 +21,22 @@ RECORD = "demo_data.json"
 def make_data_set(cfg: DemoConfig) -> None:
     """Make the data set that the options ask for; what exists of it stays."""
     wanted = {"train": cfg.train, "test": cfg.test}
-
-    def share_out(files: dict[str, Path], chosen, read=read_image):
-        """Each split's part of some pictures: their checksums by name, and their files."""
-        checksums = usable(files, read)
-        parts = split_photos(list(checksums), chosen, wanted)
-        by_name = {split: {name: checksums[name] for name in parts[split]} for split in SPLITS}
-        return by_name, {split: [files[name] for name in parts[split]] for split in SPLITS}
-
+    files = find_photos(cfg.photos, cfg.out)
+    checksums = usable(files)
     chosen = BUNDLED_TEST if cfg.photos is None and cfg.test_photos is None else cfg.test_photos
-    photos, paths = share_out(find_photos(cfg.photos, cfg.out), chosen)
+    photos = split_photos(list(checksums), chosen, wanted)
     options: dict = {"foregrounds": cfg.foregrounds, "no_noise": not cfg.noise, "seed": cfg.seed}
     options |= {key: list(getattr(cfg, key)) for key in ("motion", "size", "vth")} | {"samples": wanted}
-    options |= {"photos": photos, "cutouts": None}
+    options["photos"] = {split: {name: checksums[name] for name in photos[split]} for split in SPLITS}
     cutouts: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    options["cutouts"] = None
     if cfg.cutouts is not None:
         pictures = find_photos(cfg.cutouts, cfg.out, "--cutouts")
-        options["cutouts"], cutouts = share_out(pictures, None, read_cutout)
+        checksums = usable(pictures, read_cutout)
+        shared = split_photos(list(checksums), None, wanted)
+        options["cutouts"] = {split: {name: checksums[name] for name in shared[split]} for split in SPLITS}
+        cutouts = {split: [pictures[name] for name in shared[split]] for split in SPLITS}
+    paths = {split: [files[name] for name in photos[split]] for split in SPLITS}
     samples = [
         draw_sample(
             split,
@@ -59,7 +57,7 @@ def make_data_set(cfg: DemoConfig) -> None:
     for split in SPLITS:
         rows = [describe(sample) for sample in samples if sample.split == split]
         write_json(cfg.out / split / "samples.json", rows)
-        print(f"{split}: {len(rows)} samples of {len(photos[split])} photographs: {', '.join(list(photos[split])[:8])}")
+        print(f"{split}: {len(rows)} samples of {len(photos[split])} photographs: {', '.join(photos[split][:8])}")
     write_all(samples, cfg.out, cfg.workers)
     print(f"{cfg.out}: done")
 

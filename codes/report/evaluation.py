@@ -29,11 +29,10 @@ from codes.engine.loader import loader
 from codes.engine.options import as_dict
 from codes.engine.provenance import provenance
 from codes.errors import InputError
-from codes.files import write_json, write_text
+from codes.files import replacing, write_json
 from codes.image import to_uint8, write_image
 from codes.metrics import compute_img_metric
 from codes.report.figures import magnified
-from codes.report.measuring import synchronize
 from codes.report.page import TFP_LENGTH, Layer, Page, Samples, Section, View, lit, made_by
 from codes.report.plots import run_panels
 from codes.report.table import METRICS, Table
@@ -73,7 +72,9 @@ class Measured:
     """What was measured of one sample, and can travel to another process.
 
     Args:
+        name: the sample.
         values: row -> metric -> value; no metric where there is no reference.
+        seconds: row -> seconds.
         pictures: (the word in the file name, row, uint8 ``(H, W, 3)`` B,G,R) of each picture.
         fault: why the sample could not be read, if so.
     """
@@ -90,6 +91,7 @@ class Report:
     """The values of an evaluation.
 
     Args:
+        names: samples, in order.
         values: row -> metric -> one value per sample.
         seconds: row -> seconds over all samples; what rows share counts where it was first computed.
         panels: comparison pictures, uint8 ``(H, W, 3)`` B,G,R.
@@ -170,7 +172,8 @@ class Report:
         values = {"samples": self.count, "skipped": self.faults, "ms_per_sample": self.milliseconds, "rows": rows}
         write_json(folder / "results.json", about | values)
         self.table().write(folder, "csv")
-        write_text(folder / "results.txt", "\n".join(self.lines()) + "\n")
+        with replacing(folder / "results.txt") as path:
+            path.write_text("\n".join(self.lines()) + "\n", encoding="utf-8")
 
 
 def measure(row: Row, metric: str, convention: str, lpips=None) -> float:
@@ -259,7 +262,9 @@ def measure_rows(
 
     Args:
         cfg: the configuration (:class:`codes.engine.options.EvalConfig`).
+        device: where to compute.
         dataset: with sharp images where there are any.
+        rows: what the table holds.
         images: folder for pictures ``{prefix}_{index:04}_{kind}.png`` and ``..._panel.png``; those of an earlier
             evaluation with this prefix are removed.
         prefix: officially the epoch, three digits.
@@ -270,7 +275,9 @@ def measure_rows(
     report, rank, world = Report(), distributed.rank(), distributed.world()
     for old in images.glob(f"{prefix}_*.png") if rank == 0 else ():
         old.unlink()
-    chosen = evenly_chosen(len(dataset), samples)
+    chosen = range(len(dataset))
+    if 0 < samples < len(dataset):
+        chosen = [index * len(dataset) // samples for index in range(samples)]
     source = iter(loader(Subset(dataset, chosen[rank::world]), workers=cfg.workers))
     hide = rank > 0 or not sys.stderr.isatty()
     with tqdm(total=len(chosen), desc="evaluate", unit="sample", leave=False, disable=hide) as bar:
@@ -291,12 +298,6 @@ def measure_rows(
             f"none of the {len(chosen)} samples can be read; the first: {next(iter(report.faults.values()))}"
         )
     return report
-
-
-def evenly_chosen(total: int, samples: int) -> list[int]:
-    """So many of ``total`` samples, spread evenly; 0 is all."""
-    count = min(samples or total, total)
-    return [index * total // count for index in range(count)]
 
 
 def measure_sample(
@@ -345,3 +346,11 @@ def save_pictures(sample: Measured, folder: Path, stem: str):
     write_image(folder / f"{stem}_panel.png", panel)
     size = max(image.shape[:2] for _, _, image in sample.pictures)
     return panel, View(sample.name, size, [EXPOSURE.centre], layers)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the GPU, so that a clock read next is right."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -21,7 +21,7 @@ from codes.errors import InputError, MissingFileError, one_line
 from codes.exposure import EXPOSURE
 from codes.image import grey, read_image, to_float
 from codes.metrics import lpips_network
-from codes.report.evaluation import Report, Row, evenly_chosen, measure_rows
+from codes.report.evaluation import Report, Row, measure_rows
 from codes.report.page import Samples, Section
 from codes.report.table import METRICS, Table
 from codes.sdm import Enlarge, Teacher, sdm
@@ -76,8 +76,10 @@ class Quality:
         protocol: which instants; the mean over those of an exposure counts.
         methods: one row each; their titles differ.
         thresholds: one group of columns each; 0 is 'spike_data', as it is.
+        published: figures to stand beside.
         predictions: name -> folder of images of another program.
         ceilings: rows of an SDM that is given the sharp frames' light.
+        notes: more sentences below the table.
     """
 
     name: str
@@ -96,11 +98,12 @@ class Quality:
         Args:
             cfg: an evaluation's configuration (:class:`codes.engine.options.EvalConfig`) with ``eval_samples``.
             device: where the methods' networks are.
+            out: folder.
         """
         instants, table = INSTANTS[self.protocol], Table(self.name, self.title, {"Method": "", "Parameters": ",d"})
         sharp = cfg.data_type != "real" and ("sequence" if self.protocol == "sequence" else True)
         sets = {vth: dataset(cfg, sharp, vth) for vth in self.thresholds}
-        files = {vth: self.predicted(vth, data, cfg.eval_samples, table) for vth, data in sets.items()}
+        files = {vth: self.predicted(vth, data, chosen(cfg, data), table) for vth, data in sets.items()}
         cfg, lpips = with_lpips(cfg, device, table)
         reports = {}
         for vth, data in sets.items():
@@ -160,7 +163,7 @@ class Quality:
         for title, *figures in unseen.values():
             table.rows.append([title, None, *[None] * len(reports) * len(metrics), *figures, known.source])
 
-    def predicted(self, vth: float, data: SpikeData, samples: int, table: Table) -> dict[str, dict]:
+    def predicted(self, vth: float, data: SpikeData, indices: Sequence[int], table: Table) -> dict[str, dict]:
         """Name of --predictions -> sample -> its files; without those that have none at this threshold, says a note.
 
         Raises:
@@ -173,7 +176,7 @@ class Quality:
                 table.notes.append(f"{name} has no images at Vth {vth:g}: no folder {own}")
                 continue
             root, files = own if own.is_dir() else folder, {}
-            for index in evenly_chosen(len(data), samples):
+            for index in indices:
                 sharps = data.sharp_paths[index * count : (index + 1) * count]
                 files[data.names[index]] = [root / p.parent.name / f"{p.stem}.png" for p in sharps]
             missing = [path for paths in files.values() for path in paths if not path.is_file()]
@@ -193,6 +196,7 @@ def ceilings(blur: torch.Tensor, spike: torch.Tensor, sharp: torch.Tensor, insta
     Args:
         blur, spike: a batch of one, as a data set gives them.
         sharp: ``(M, 3, H, W)`` at M instants.
+        instants: these.
     """
     many, enlarge = blur.expand(len(instants), -1, -1, -1), Enlarge("bilinear")
 
@@ -280,6 +284,12 @@ def dataset(cfg, use_sharp: bool | str, vth: float) -> SpikeData:
     """The test split at a firing threshold."""
     options = {"use_small": cfg.use_small, "vth": vth, "cache": cfg.cache, "use_sharp": use_sharp}
     return SpikeData(cfg.base_folder, cfg.data_type, "test", **options)
+
+
+def chosen(cfg, data: SpikeData) -> list[int]:
+    """The samples that :func:`codes.report.evaluation.measure_rows` measures."""
+    count = min(cfg.eval_samples or len(data), len(data))
+    return [index * len(data) // count for index in range(count)]
 
 
 def with_lpips(cfg, device: torch.device, table: Table):

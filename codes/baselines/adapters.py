@@ -1,10 +1,8 @@
-"""What the neighbouring networks are given of this program's data, and what their papers train by and measure.
+"""What the neighbouring networks are given of this program's data, and what their papers train by.
 
 The networks are :class:`codes.baselines.spkdeblurnet_model.SpkDeblurNet`, :class:`codes.baselines.stir_model.STIR` and
-:class:`codes.baselines.san_model.SAN` (as a student:
-:class:`codes.baselines.san_student.SANStudent`). Losses are those of the published
-programs; the metrics reproduce the papers' figures, which are made from images that are neither clipped nor rounded. To
-compare networks with one another use :mod:`codes.metrics`.
+:class:`codes.baselines.san_model.SAN` (as a student: :class:`codes.baselines.san_student.SANStudent`). Losses are those
+of the published programs. To compare networks with one another use :mod:`codes.metrics`.
 """
 
 import pickle
@@ -17,7 +15,6 @@ from torch.nn import functional as F
 from codes.baselines.spkdeblurnet_model import SpkDeblurNet
 from codes.baselines.stir_model import FRAMES
 from codes.errors import InputError, one_line
-from codes.losses import gaussian_ssim
 from codes.spike import middle_tfi, mirrored_windows
 
 STIR_WEIGHTS = (0.5, 0.25, 0.25, 0.25)
@@ -145,31 +142,3 @@ class VGGDistance(nn.Module):
 
     def _features(self, image: torch.Tensor) -> torch.Tensor:
         return self.features(((image + 1) / 2 - self.mean) / self.deviation)
-
-
-def published_psnr(image: torch.Tensor, sharp: torch.Tensor) -> torch.Tensor:
-    """PSNR as in SpkDeblurNet's and STIR's papers: not clipped, unlike :func:`codes.metrics.psnr`.
-
-    Args:
-        image, sharp: ``(B, C, H, W)``, nominally in [0, 1].
-
-    Returns:
-        float64 ``(B,)`` in dB. Papers average it over images, SpkDeblurNet's over batches of 8.
-    """
-    return -10 * (image.double() - sharp.double()).square().flatten(1).mean(dim=1).log10()
-
-
-def published_ssim(image: torch.Tensor, sharp: torch.Tensor) -> torch.Tensor:
-    """SSIM as in SpkDeblurNet's and STIR's papers: of the luminance, with a Gaussian window, not clipped.
-
-    Args:
-        image, sharp: ``(B, 3, H, W)``, R,G,B, of which BT.601's Y (16 to 235) is taken, or grey ``(B, 1, H, W)``;
-            nominally in [0, 1], at least 11 pixels each way.
-
-    Returns:
-        ``(B,)``.
-    """
-    if image.shape[1] == 3:
-        weights = image.new_tensor([65.481, 128.553, 24.966])[:, None, None] / 255
-        image, sharp = ((x * weights).sum(dim=1, keepdim=True) + 16 / 255 for x in (image, sharp))
-    return gaussian_ssim(image, sharp)

@@ -299,8 +299,3 @@ def plot_runs(folders: Sequence | dict, path="runs.png", table="", x: str = "ste
 
         return Page("Training curves", [Section("Curves", plots=panels)], about=made_by()).write(Path(path))
     return save(draw(panels), path)
-
-
-def plot_methods(panels: list[Panel], path, grey: str = "") -> Path:
-    """Draw values of several methods, a panel for each factor, their points marked; the line named ``grey`` is grey."""
-    return save(draw(panels, {grey: GREY} if grey else None, markers=True), path)

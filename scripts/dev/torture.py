@@ -434,7 +434,8 @@ def kill_often(trial: Trial, words: Callable[[Path], list], progress: Callable[[
                 if errors := [line for line in child.errors.splitlines() if line.strip()]:
                     trial.faults.append(f"a killed process had written to stderr: {errors[-1][:200]}")
             else:
-                todo[:1] = ["work"] * bool(todo)  # where no temporary file is ever seen, there is none to wait for
+                if todo:  # where no temporary file is ever seen, there is none to wait for
+                    todo[0] = "work"
                 code = trial.succeed(child)
             survivors += len(child.survivors())
         print(f"    round {rounds}: {hits.total()} of {trial.kills} kills", flush=True)
@@ -769,10 +770,7 @@ TRIALS: dict[str, Callable[[Trial], None]] = {
 
 def machine() -> str:
     """The machine in words."""
-    try:
-        model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        model = None
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
 
 
@@ -817,14 +815,10 @@ def run_trial(name: str, out: Path, kills: int, seed: int) -> dict:
 
 def report(trials: dict[str, dict]) -> str:
     """The results as Markdown."""
-    lines = [
-        "# Torture",
-        "",
-        "What a run survives; made by `python scripts/dev/torture.py`, whose docstring says what is done.",
-    ]
+    about = "What a run survives; made by `python scripts/dev/torture.py`, whose docstring says what is done."
+    lines = ["# Torture", "", about, ""]
     for key in ("machine", "versions"):
-        lines += ["", f"- {key}: " + "; ".join(dict.fromkeys(trial[key] for trial in trials.values()))]
-    lines = [line for index, line in enumerate(lines) if line or not lines[index - 1].startswith("- ")]
+        lines.append(f"- {key}: " + "; ".join(dict.fromkeys(trial[key] for trial in trials.values())))
     lines += ["", "| trial | verdict | s | commit | measured |", "|---|---|---|---|---|"]
     for name, trial in trials.items():
         measured = "; ".join(f"{key}: {value}" for key, value in trial["measured"].items()) or trial["note"]

@@ -703,7 +703,8 @@ def long_run(trial: Trial) -> None:
         return False
 
     child.until(look, 1.0)
-    trial.succeed(child)
+    if code := child.end():
+        trial.faults.append(f"exit code {code}: {child.errors.strip()[-300:]}")
     if len(samples) < 10:
         trial.faults.append(f"only {len(samples)} looks at the memory: the trial says little")
         return

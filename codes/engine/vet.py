@@ -45,10 +45,9 @@ def load(file, path):
     waiting, seen, storages = [content], set(), {}
     for item in waiting:  # which grows meanwhile
         if isinstance(item, torch.Tensor):
-            storage = item.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-            lacking = f"is damaged: it lacks values of a tensor of shape {tuple(item.shape)}"
-            _require(item.nbytes <= storage.nbytes(), path, lacking)
+            held = item.untyped_storage()
+            storages[held.data_ptr()] = held.nbytes()
+            _require(item.nbytes <= held.nbytes(), path, f"is damaged: it lacks values of a tensor {tuple(item.shape)}")
         elif isinstance(item, dict | list | tuple) and id(item) not in seen:
             seen.add(id(item))
             waiting += [*item, *dict.values(item)] if isinstance(item, dict) else item

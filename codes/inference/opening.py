@@ -31,6 +31,9 @@ OTHER_BITS = "packed with the other bit order"
 CLEARLY_LATER = 0.1
 """An exposure is doubted if this share of its mean does not fit the photograph, and half of that fits elsewhere."""
 
+ALIKE = 0.97
+"""Correlation from which on a shift that the coarse look proposes is left to the registration."""
+
 
 @dataclass(frozen=True)
 class Reading:

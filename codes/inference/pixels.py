@@ -45,7 +45,7 @@ def find_bad_pixels(spike: np.ndarray) -> np.ndarray:
             usual = cv2.blur(np.minimum(apart, SPIKES), (15, 15))
             silent = (counts <= SILENT * around) & (around > SPIKES)
             bad[kind] &= (apart > share * around) & (apart > SPIKES) & (apart > USUAL * usual) | silent
-    bad = bad[0] | bad[1]
+    bad = bad.any(axis=0)
     return bad if bad.mean() <= MOST else np.zeros_like(bad)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from codes.errors import InputError
-from codes.files import replacing, write_bytes
+from codes.files import disguise, replacing, write_bytes
 
 
 def find_streams(folder) -> list[Path]:
@@ -47,7 +47,7 @@ def read_dat(
     if frames == 0:
         raise InputError(
             f"{path} holds {Path(path).stat().st_size} bytes, not a whole number of {height}x{width} spike frames "
-            f"({size} bytes each); the file is truncated or its frames have another size"
+            f"({size} bytes each){disguise(path, '; the file is truncated or its frames have another size')}"
         )
     top, bottom, _ = rows.indices(height)
     left, right, _ = columns.indices(width)

@@ -24,7 +24,7 @@ from codes.cache import ArrayCache
 from codes.dat import count_frames, find_streams, frame_bytes, read_dat
 from codes.errors import InputError, MissingFileError, one_line, readable
 from codes.exposure import EXPOSURE, SCALE
-from codes.files import by_stem
+from codes.files import by_stem, disguise, namesake
 from codes.image import IMAGES, read_image, to_float
 from codes.random import rng
 from codes.registration import Camera
@@ -161,7 +161,9 @@ class SpikeData(torch.utils.data.Dataset):
         if path.is_file() or self.skip_bad:  # else found missing when it is read
             return path
         raise FileNotFoundError(
-            errno.ENOENT, f"the sample {self._name(spike_path)} has no {kind}: no such file", str(path)
+            errno.ENOENT,
+            f"the sample {self._name(spike_path)} has no {kind}: no such file{namesake(path)}",
+            str(path),
         )
 
     def _sharp_stems(self, spike_path: Path) -> list[str]:
@@ -237,7 +239,7 @@ class SpikeData(torch.utils.data.Dataset):
         spike_size = (height // self.scale, width // self.scale)
         frames = count_frames(spike_path, *spike_size)
         if frames != EXPOSURE.total:
-            hint = self._other_scale(spike_path, height, width)
+            hint = disguise(spike_path) or self._other_scale(spike_path, height, width)
             raise InputError(
                 f"{spike_path} holds {spike_path.stat().st_size} bytes; {EXPOSURE.total} frames of "
                 f"{spike_size[0]}x{spike_size[1]} (the image {height}x{width} / {self.scale}) are "

@@ -1,3 +1,5 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -152,3 +154,17 @@ def test_animations_keep_the_colour_of_small_things(tmp_path):
     write_gif(tmp_path / "a.gif", [frame, frame])
     shown = cv2.VideoCapture(str(tmp_path / "a.gif")).read()[1]
     assert np.abs(shown[61:63, 61:63].astype(int) - (30, 20, 220)).max() <= 12
+
+
+def test_images_that_cannot_be_used_say_why(tmp_path):
+    path = tmp_path / "a.tiff"
+    cv2.imwrite(str(path), np.random.default_rng(0).random((8, 8), np.float32))
+    with pytest.raises(ValueError, match="its numbers are float32: save it with 8 or 16 bits"):
+        read_image(path)
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ValueError, match="no image that can be decoded .* a Git LFS pointer"):
+        read_image(path)
+    path.unlink()
+    os.mkfifo(path)  # nobody writes to it: it must not be waited for
+    with pytest.raises(ValueError, match="it is a pipe: give a file"):
+        read_image(path)

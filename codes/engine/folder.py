@@ -23,7 +23,7 @@ from torch import nn
 from codes.dataset import SpikeData
 from codes.engine import checkpoint
 from codes.engine.options import recipe
-from codes.errors import InputError
+from codes.errors import InputError, readable
 from codes.files import remove_abandoned, write_text
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
@@ -58,8 +58,13 @@ class Folder:
             What the user should know, a line each.
 
         Raises:
-            InputError: another process trains here.
+            InputError: another process trains here, or the folder's name is none for TensorBoard.
         """
+        if readable(self.path) != str(self.path):
+            raise InputError(
+                f"{readable(self.path)} is no name in UTF-8, as TensorBoard needs it: choose another --save_folder or "
+                "--exp_name (where the system is set to LC_ALL=C, LC_ALL=C.UTF-8 mends it)"
+            )
         notes = [self._take_lock()]
         self.path.mkdir(parents=True, exist_ok=True)
         for folder in (self.path, self.path / "ckpts", self.images):
@@ -83,8 +88,8 @@ class Folder:
             about: comment lines for config.yml.
         """
         text = "".join(f"# {line}\n" for line in about) + yaml.safe_dump(values, sort_keys=False)
-        write_text(self.path / "config.yml", text)
-        write_text(self.path / "opt.txt", "".join(f"{key}: {value}\n" for key, value in values.items()))
+        write_text(self.path / "config.yml", readable(text))
+        write_text(self.path / "opt.txt", readable("".join(f"{key}: {value}\n" for key, value in values.items())))
 
     def _take_lock(self) -> str:
         """Hold the lock from here on; a line where the file system has none."""
@@ -158,6 +163,11 @@ class Identity:
         Raises:
             InputError: another one lies there; says what differs and what to do.
         """
+        if unknown := sorted(saved["recipe"].keys() - self.recipe.keys()):
+            raise InputError(
+                f"{folder} holds a run of another script or version: one with --{unknown[0]}, which this one has not; "
+                "choose another --exp_name, or --overwrite to start anew (the old run is kept)"
+            )
         before = self.defaults | saved["recipe"]
         for key, now in self.recipe.items():
             if (other := before[key]) != now:

@@ -400,6 +400,8 @@ def _item(field, kind: type, choices: tuple[str, ...], value):
             refuse("a text" if kind is str else "a path")
         if kind is Path and not str(value):
             refuse("a path")
+        if kind is Path and re.match(r"[a-z][a-z0-9+.-]+://", str(value)):
+            refuse("a path here: URLs are not read, fetch it first")
         return str(value) if kind is str else expanded(value)
     if kind is Size:
         return _size(field, value)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from codes.errors import InputError
+from codes.files import disguise
 from codes.image import grey
 from codes.inference import pixels, streams
 from codes.inference.alignment import ENOUGH, Alignment, align
@@ -329,6 +330,8 @@ def _no_size(spike, photo: Photo, layout: Layout) -> str:
         f"{spike} holds {size} bytes, not a whole number of {quarter[0]}x{quarter[1]} spike frames "
         "(a quarter of the image)"
     )
+    if what := disguise(spike):
+        return words + what
     turned = streams.layouts_that_fit(spike, (width, height), layout)
     if turned and photo.orientation > 4:
         return (

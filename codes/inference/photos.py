@@ -40,8 +40,8 @@ def read_photo(path, bits: int = 0, turn: bool = True) -> Photo:
     Raises:
         OSError, InputError: it cannot be read, is cut, or has larger numbers than ``bits`` allow.
     """
-    encoded = np.fromfile(path, np.uint8)
     pixels = read_image(path)  # refuses what is broken
+    encoded = np.fromfile(path, np.uint8)
     deep = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     orientation = _orientation(encoded.tobytes())
     if deep is not None and deep.dtype == np.uint16:

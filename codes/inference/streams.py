@@ -100,6 +100,10 @@ def unpacked(array: np.ndarray, layout: Layout, name: str = "the array") -> np.n
         InputError: it holds something else than zeros and ones and no bytes of eight pixels, or does not fit the size.
     """
     size = layout.size
+    if 0 in array.shape:
+        raise InputError(f"{name} is {array.dtype} {array.shape}: it holds no frames, or frames of no pixels")
+    if array.dtype.kind not in "buif":
+        raise InputError(f"{name} is {array.dtype} {array.shape}; expected real numbers, or bool")
     if array.dtype == np.uint8 and array.ndim == 3 and array.size and not (array % 255).any():
         array = array // 255  # as a picture: 0 and 255
     binary = array.dtype == bool or (array.size and bool(((array == 0) | (array == 1)).all()))

@@ -147,7 +147,9 @@ def make_scenes(cfg: ScenesConfig) -> None:
     """
     cv2.setNumThreads(1)
     pictures, path = cfg.out / "pictures", cfg.out / RECORD
-    print(f"{pictures}: {write_pictures(cfg, pictures)} photographs, {cfg.shrink:g} times smaller than the captures")
+    print(
+        f"{pictures}: {len(write_pictures(cfg, pictures))} photographs, {cfg.shrink:g} times smaller than the captures"
+    )
     photos = [f"pictures/{name}" for name in usable(find_photos(pictures))]
     if path.is_file():
         read_scenes(cfg.out)  # refuses what is damaged

@@ -152,16 +152,18 @@ def record_options(split: Path, recipe: Recipe, interp: str) -> list[str]:
     for folder, (scale, vth) in recipe.spike_folders.items():
         sensor = {"spike_add": window.margin, "vth": vth, "no_noise": not recipe.noise, "seed": recipe.seed}
         wanted[folder] = frames | {"interp": interp, "scale": scale} | sensor
+    # Looked at before the record, which whoever fills a folder has written: so another part at work is no stranger.
+    filled = {folder: any(path.is_file() for path in (split / folder).glob("[!.]*/[!.]*")) for folder in wanted}
     before, unknown = read_record(split), []
     record = dict(before)
     for folder, options in wanted.items():
         if folder.split("_")[0] not in recipe.outputs:
             continue
-        known, filled = record.get(folder), any(path.is_file() for path in (split / folder).glob("[!.]*/[!.]*"))
-        if filled and known is None:
+        known = record.get(folder)
+        if filled[folder] and known is None:
             unknown.append(folder)
             continue
-        for flag, value in options.items() if filled else ():
+        for flag, value in options.items() if filled[folder] else ():
             if (other := known.get(flag)) != value:
                 more = ", or further thresholds after that one (--vth V W)" if flag == "vth" else ""
                 raise InputError(

@@ -6,11 +6,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch.utils.data import Subset
 from tqdm import tqdm
 
 from codes.dataset import SpikeData
 from codes.engine.device import choose_device, keep_memory, place
 from codes.engine.loader import loader
+from codes.engine.shard import WHOLE, Shard
 from codes.engine.textures import describe_network
 from codes.engine.weights import load_student
 from codes.errors import InputError
@@ -27,8 +29,12 @@ def resimulate(cfg: ResimulateConfig) -> None:
     """Deblur, shrink, simulate."""
     keep_memory()
     pictures = cfg.out / "pictures"
-    count = write_pictures(cfg, pictures)
-    print(f"{pictures}: {count} photographs, {cfg.shrink:g} times smaller than the captures")
+    names = write_pictures(cfg, pictures, cfg.shard)
+    awaited = sum(not (pictures / name).is_file() for name in names)
+    print(f"{pictures}: {len(names) - awaited} photographs, {cfg.shrink:g} times smaller than the captures")
+    if awaited:  # each sample may show any of them
+        print(f"{awaited} are still to come from other parts; the same command then makes the samples of {cfg.shard}")
+        return
     wanted = DemoConfig(
         out=cfg.out / "GOPRO",
         photos=pictures,
@@ -40,6 +46,7 @@ def resimulate(cfg: ResimulateConfig) -> None:
         vth=cfg.new_vth,
         seed=cfg.seed,
         workers=cfg.workers,
+        shard=cfg.shard,
     )
     make_data_set(wanted)
 
@@ -51,9 +58,16 @@ def shrunk(image: torch.Tensor, factor: float) -> np.ndarray:
     return to_uint8(small.transpose(2, 0, 1))
 
 
-def write_pictures(cfg: CapturesConfig, folder: Path) -> int:
-    """Deblur the captures at the centre of the exposure and write them small; those that exist stay."""
+def write_pictures(cfg: CapturesConfig, folder: Path, shard: Shard = WHOLE) -> list[str]:
+    """Deblur the captures at the centre of the exposure and write them small; those that exist stay.
+
+    Returns:
+        the files' names, of all parts.
+    """
     captures = SpikeData(cfg.base_folder, cfg.data_type, cfg.split, vth=cfg.vth)
+    names = [f"{name.replace('/', '_')}.png" for name in captures.names]
+    if shard.merges:
+        shard.require("captures", {name: (folder / name).is_file() for name in names})
     device = choose_device(cfg.device)
     teacher, student = Teacher.plain(21, "bilinear"), None
     if cfg.deblur_path:
@@ -71,14 +85,15 @@ def write_pictures(cfg: CapturesConfig, folder: Path) -> int:
         raise InputError(f"{folder} was made otherwise ({changed}); choose another --out")
     write_json(record, about)
     with torch.inference_mode():
-        for sample in tqdm(loader(captures), desc="captures", unit="capture", leave=False, disable=None):
-            path = folder / f"{sample['name'][0].replace('/', '_')}.png"
-            if path.is_file():
-                continue
+        todo = [index for index in shard.of(range(len(names))) if not (folder / names[index]).is_file()]
+        samples = loader(Subset(captures, todo))
+        for index, sample in zip(
+            todo, tqdm(samples, desc="captures", unit="capture", leave=False, disable=None), strict=True
+        ):
             blur, spike, centre = sample["blur"].to(device), sample["spike"].to(device), [EXPOSURE.centre]
             if student is None:
                 image = teacher(blur, spike, centre)[0, 0]
             else:
                 image = student(blur, Sight.of(student)(blur, spike, centre))[0, 0]
-            write_image(path, shrunk(image, cfg.shrink))
-    return len(captures)
+            write_image(folder / names[index], shrunk(image, cfg.shrink))
+    return names

@@ -496,3 +496,15 @@ def test_too_few_spikes_for_a_bright_photo_are_said():
     spikes[60, 3, 4] = spikes[70, 9, 9] = 1  # 2 of 97 * 384: 1 in 18,624
     capture = open_capture(np.full((64, 96, 3), 200, np.uint8), spikes, bad_pixels=False)
     assert any("brightness: pixels fire in 0.005% of the frames" in note for note in capture.notes)
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros((0, 16, 24), np.uint8), "it holds no frames"),
+        (np.zeros((137, 16, 24), np.complex64), "expected real numbers"),
+    ],
+)
+def test_arrays_that_are_no_stream(array, says):
+    with pytest.raises(ValueError, match=says):
+        unpacked(array, Layout((16, 24)))

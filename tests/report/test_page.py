@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
-from codes.report.page import TEMPLATE, Layer, Page, Samples, Section, View, capture_view, of_views
+from codes.report.page import TEMPLATE, Layer, Page, Samples, Section, View, capture_view, of_views, read_page
 from codes.report.plots import Line, Panel
 from codes.report.table import Table
 from tests.browser import browser, complaints, fetched
@@ -84,6 +84,19 @@ def test_names_cannot_leave_the_data(tmp_path):
     text = make_page(tmp_path).read_text()
     assert text.count("</script>") == TEMPLATE.read_text().count("</script>") and "<b>x" not in text
     assert data_of(tmp_path / "index.html")["sections"][1]["samples"]["names"][3] == "</script><b>x"
+
+
+def test_a_page_read_back_is_the_page(tmp_path):
+    """With names that an address, JSON or UTF-8 does not hold as they are."""
+    files = [tmp_path / "a" / name for name in ("1 %.png", "ä#?.png", "\udcff.png", "</script>.png")]
+    layers = [Layer("Blurry <b>", files[:1], [21.5]), Layer("é", files, [None, 1.25, 30.0, 0.1])]
+    view = View("a/1", (48, 64), [20, 44, 68, 92], layers, {"left": 1}, ["a note"])
+    page = Page("title", views=[view], about={"Command": "x --y"}, notes=["below"], fps=5)
+    page.write(tmp_path / "a" / "index.html")
+    assert read_page(tmp_path / "a" / "index.html") == page
+    text = (tmp_path / "a" / "index.html").read_text()
+    (tmp_path / "b.html").write_text(text[: text.index('"fps"')])
+    assert read_page(tmp_path / "b.html") is None and read_page(tmp_path / "none.html") is None
 
 
 def test_a_page_asks_for_nothing_from_elsewhere():

@@ -25,17 +25,11 @@ def frame_bytes(height: int, width: int) -> int:
 
 
 def read_dat(
-    path,
-    height: int,
-    width: int,
-    rows: slice = slice(None),
-    columns: slice = slice(None),
-    bit_order: str = "little",
+    path, height: int, width: int, rows: slice = slice(None), columns: slice = slice(None), bit_order: str = "little"
 ) -> np.ndarray:
     """Read a .dat spike file, or a cut-out of it, for which no more than its own bytes are unpacked.
 
     Args:
-        path: the file.
         height, width: size of a frame in pixels.
         rows, columns: the cut-out, in pixels, without a step; row 0 is the top.
         bit_order: 'little' as above (see the module), or 'big' for files whose first pixel is the most significant bit.

@@ -114,8 +114,13 @@ def as_json(value, indent: int | None = 1) -> str:
 
 def write_json(path, value) -> None:
     """Write a JSON file (:func:`as_json`), whole or not at all."""
+    write_text(path, as_json(value) + "\n")
+
+
+def write_text(path, text: str) -> None:
+    """Write text as UTF-8, line ends as they are; whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(as_json(value) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def _locked(path: Path):

@@ -90,11 +90,7 @@ def is_broken_png(encoded: np.ndarray) -> bool:
 
 
 def is_cut_jpeg(encoded: np.ndarray) -> bool:
-    """Whether the end marker is missing: some versions of OpenCV fill the rest with grey and say nothing.
-
-    Args:
-        encoded: uint8, a file that begins with the signature.
-    """
+    """Whether the end marker is missing: some versions of OpenCV fill the rest with grey and say nothing."""
     content, place = encoded.tobytes(), 2
     while found := JPEG_MARKER.search(content, place):
         if found[0] == b"\xff\xd9":
@@ -169,11 +165,6 @@ class AnimationWriter:
 
     It appears whole or not at all. Its colours are BT.709's, said in the file.
 
-    Args:
-        path: the file.
-        fps: frames per second.
-        wanted: whether to write anything.
-
     Raises:
         InputError: the suffix names no format that holds H.264.
     """
@@ -217,13 +208,8 @@ class AnimationWriter:
         self._stack.__exit__(*error)
 
 
-def write_animation(path, frames: list[np.ndarray], fps: float = 12) -> None:
-    """Write uint8 ``(H, W, 3)`` B,G,R frames as an endless GIF (Pillow) or as an MP4 (PyAV), by the suffix."""
-    if Path(path).suffix.lower() != ".gif":
-        with AnimationWriter(path, fps) as writer:
-            for frame in frames:
-                writer.add(frame)
-        return
+def write_gif(path, frames: list[np.ndarray], fps: float = 12) -> None:
+    """Write uint8 ``(H, W, 3)`` B,G,R frames as an endless GIF (Pillow)."""
     from PIL import Image  # comes with scikit-image
 
     with replacing(path) as temporary:

@@ -140,7 +140,7 @@ def write_sequence(folder: Path, instants, frames, fps: int, blur=None, title: s
     """Frames as PNG, and of more than one the videos; returns the middle one."""
     import cv2
 
-    from codes.image import AnimationWriter, grid, write_animation, write_image
+    from codes.image import AnimationWriter, grid, write_gif, write_image
 
     many, small, middle = len(instants) > 1, [], None
 
@@ -164,7 +164,7 @@ def write_sequence(folder: Path, instants, frames, fps: int, blur=None, title: s
                 if bar is not None:
                     bar.update()
     if many:
-        write_animation(folder / "sequence.gif", small + small[-2:0:-1], fps)
+        write_gif(folder / "sequence.gif", small + small[-2:0:-1], fps)
     return middle
 
 

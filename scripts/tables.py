@@ -114,8 +114,6 @@ def find_methods(cfg: TablesConfig, device, notes: list[str], titles: dict | Non
     """The methods whose weights are there, on ``device``.
 
     Args:
-        cfg: the configuration.
-        device: where to put their networks.
         notes: what is left out is added.
         titles: name -> title, of those methods that are wanted; None: all, as they are called.
         each: for each method one of each of its weights, not the first at hand alone.

@@ -119,7 +119,7 @@ class Capture:
     @property
     def picture(self) -> np.ndarray:
         """The photograph as uint8, to be looked at."""
-        return self.blur if self.blur.dtype == np.uint8 else np.uint8(self.blur >> 8)
+        return self.blur if self.blur.dtype == np.uint8 else (self.blur >> 8).astype(np.uint8)
 
     def light(self) -> np.ndarray:
         """The photograph in linear light, float32 ``(H, W, 3)`` in [0, 1]."""

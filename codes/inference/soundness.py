@@ -49,9 +49,7 @@ def check(folder: Path, has_sharp: bool, scale: int, sheet: Path, sheet_rows: in
 
     Args:
         folder: it holds train/ and test/, or spike_data/ and blur_data/.
-        has_sharp: whether there must be sharp images.
         scale: image pixels per spike pixel, each way.
-        sheet: the contact sheet.
         sheet_rows: samples on it, one of a sequence.
 
     Raises:
@@ -60,7 +58,8 @@ def check(folder: Path, has_sharp: bool, scale: int, sheet: Path, sheet_rows: in
     if sheet.suffix.lower() not in IMAGES:
         raise InputError(f"--sheet {sheet}: no picture; expected one of {', '.join(IMAGES)}")
     rows: dict[str, Row] = {}
-    cells, columns = [], 4 if has_sharp else 3
+    cells: list[tuple] = []
+    columns = 4 if has_sharp else 3
     streams = all_streams(folder)
     for path in tqdm(streams, desc="check", unit="sample", leave=False, disable=None):
         name = readable(path.parent.relative_to(folder).as_posix())

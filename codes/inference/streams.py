@@ -159,7 +159,7 @@ def layouts_that_fit(path, image: tuple[int, int] | None, layout: Layout) -> lis
     length = Path(path).stat().st_size
     sizes = list(SIZES)
     if image is not None:
-        sizes = [tuple(-(-extent // scale) for extent in image) for scale in SCALES]
+        sizes = [(-(-image[0] // scale), -(-image[1] // scale)) for scale in SCALES]
         sizes += [size for size in SIZES if _same_aspect(size, image)]
     found = []
     for size in dict.fromkeys(sizes):

@@ -48,7 +48,6 @@ class Tiled(nn.Module):
         network: takes ``(B, 1, h, w)`` to ``(B, 1, scale * h, scale * w)``.
         core: side of the tiles without what lies around them, in pixels of the input.
         reach: how far the network sees.
-        scale: of the network.
         square: mirror the input to a square first, as BSN does itself.
     """
 
@@ -95,7 +94,6 @@ def decode_tiles(
     """A student's image at one instant, computed in tiles.
 
     Args:
-        student: the student.
         blur: ``(B, 3, H, W)``.
         spike: what the student sees at the instant, ``(B, spike_dim, H/4, W/4)``, of the whole image.
         side: of the tiles without what lies around them, in image pixels.

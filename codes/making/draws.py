@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from codes.errors import InputError, MissingFileError
 from codes.exposure import EXPOSURE, SCALE
-from codes.files import replacing
+from codes.files import replacing, write_json
 from codes.image import GREY_WEIGHTS
 from codes.making.options import ScenesConfig
 from codes.making.photos import find_photos, usable
@@ -118,9 +118,7 @@ def write_scene(draw: SceneDraw, folder: Path) -> None:
 
 def write_record(folder: Path, photos: list[str], count: int, seed: int) -> None:
     """Say in scenes.json what the scenes of a folder are; ``photos`` are files below it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / RECORD) as path:
-        path.write_text(json.dumps({"seed": seed, "count": count, "photos": photos}, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / RECORD, {"seed": seed, "count": count, "photos": photos})
 
 
 def read_scenes(folder: Path) -> list[SceneDraw]:
@@ -325,8 +323,6 @@ def record(light: np.ndarray, gain: float, draw: Draw, corner: tuple[int, int], 
 
     Args:
         light: a scene's, uint8 ``(143 * 143, 137)``.
-        gain: the scene's.
-        draw: the camera.
         corner: (top, left) of the crop in the window.
         side: of the crop in image pixels.
         rng: of the sensor.

@@ -44,7 +44,6 @@ class Line:
     """One line of the table.
 
     Args:
-        name: its name.
         ours: the program's way; what it returns is compared with the other's (None: nothing).
         other: the other way; None where there is none.
         bytes: what must be read and written at least, where no network is involved.
@@ -69,7 +68,6 @@ class Networks:
     """The paper's networks in one of the two forms.
 
     Args:
-        bsn, sr, ldn: the networks.
         context: makes the context that they are computed in.
     """
 
@@ -82,7 +80,6 @@ class Lines:
     """The data and networks of all lines.
 
     Args:
-        device: where to compute.
         precision: of our way; the other is computed in fp32.
         quick: small sizes.
         folder: an empty folder for a data set of one sample.
@@ -144,8 +141,7 @@ class Lines:
             """Eight in a row, as a loader does it, so that its memory is warm."""
             return lambda: [load() for _ in range(8)][-1]
 
-        def reference_sample():
-            return references.read_sample(self.split, "s/1", top, left, self.crop)
+        reference_sample = partial(references.read_sample, self.split, "s/1", top, left, self.crop)
 
         def noise():
             inherent_noise((frames, h, w), np.random.default_rng(0))
@@ -258,15 +254,6 @@ class Lines:
         other = (self.whole + 0.05 * torch.randn_like(self.whole)).clamp(0, 1)
         test_set = SpikeData(self.folder / "GOPRO", "GOPRO", "test", use_sharp=True)
 
-        def bsn(networks):
-            return self.inferring(networks, lambda: networks.bsn(texture))
-
-        def sr(networks):
-            return self.inferring(networks, lambda: networks.sr(texture))
-
-        def ldn(networks):
-            return self.inferring(networks, lambda: networks.ldn(self.whole, centre))
-
         def sequence(networks):
             def run():
                 image = networks.ldn.encode(self.whole)
@@ -297,9 +284,9 @@ class Lines:
             return run
 
         return [
-            self.both(f"BSN forward {self.h}x{self.w}", bsn),
-            self.both(f"EDSR forward {self.h}x{self.w}", sr),
-            self.both(f"LDN forward {size}", ldn),
+            self.both(f"BSN forward {self.h}x{self.w}", lambda n: self.inferring(n, lambda: n.bsn(texture))),
+            self.both(f"EDSR forward {self.h}x{self.w}", lambda n: self.inferring(n, lambda: n.sr(texture))),
+            self.both(f"LDN forward {size}", lambda n: self.inferring(n, lambda: n.ldn(self.whole, centre))),
             self.both("97-frame sequence", sequence),
             Line(
                 f"PSNR + SSIM {size}",

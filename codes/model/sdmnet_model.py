@@ -25,8 +25,14 @@ from codes.model.ldn_model import Deblur_Net
 WINDOWS = (51, 20, 10, 5, 3, 2, 2, *(1,) * 7, 2, 2, 3, 5, 10, 20, 51)
 """Frames in each window of the pyramid, in the order of time; the middle one is the instant."""
 
+MIDDLE = len(WINDOWS) // 2
+"""The window of the instant alone."""
+
 COUNTS = (3, *WINDOWS[1:-1], 3)
 """Of 97 frames around the instant, how many each window holds."""
+
+REACHES = (3, 6, 8, 10)
+"""Windows to either side of the instant that make spans of 7, 21, 51 and 97 frames."""
 
 GREY = (0.11, 0.59, 0.3)
 """Weights of B, G and R in grey."""
@@ -50,6 +56,9 @@ class SDMNet(nn.Module):
         super().__init__()
         self.ldn = Deblur_Net(len(WINDOWS) + 12)
         self.ldn.pred = nn.Conv2d(self.ldn.pred.in_channels, 5, 1)
+        away = (torch.arange(len(WINDOWS)) - MIDDLE).abs()
+        spans = torch.stack([(away <= reach) * torch.tensor(COUNTS) for reach in REACHES])
+        self.register_buffer("spans", spans.float(), persistent=False)
 
     @torch.no_grad()
     def begin_as(self, ldn: nn.Module) -> "SDMNet":
@@ -122,13 +131,12 @@ class SDMNet(nn.Module):
             ``(B, 3, H, W)``, not clipped.
         """
         grey, gate, features = image.split((1, 1, image.shape[1] - 2), dim=1)
-        outputs = self.ldn.decode(blur, features, self.seen(grey, spike))
+        outputs = self.ldn.decode(blur, features, self.seen(grey, spike)).to(blur.dtype)
         ratio, light, colour = outputs.split((1, 1, 3), dim=1)
-        gate = F.interpolate(gate, scale_factor=4.0, mode="bilinear")
-        return blur + blur * ratio + light + colour * gate  # in the precision of blur
+        gate = F.interpolate(gate, scale_factor=4.0, mode="bilinear").to(blur.dtype)
+        return torch.addcmul(blur, blur, ratio).add_(light).addcmul_(colour, gate)
 
-    @staticmethod
-    def seen(grey: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
+    def seen(self, grey: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
         """What the LDN is given of the spikes: the pyramid, and what the SDM makes of it.
 
         Args:
@@ -141,24 +149,19 @@ class SDMNet(nn.Module):
             stream holds the outermost windows (4); the logarithm of the brightness of one spike (1).
         """
         spike, grey = spike.float(), grey.float()
-        middle = len(WINDOWS) // 2
         brightest = spike.amax(dim=(-2, -1))  # (B, 21)
         held = (brightest > 0).to(spike)
-        frames = torch.stack([window * count for window, count in zip(held.unbind(1), COUNTS, strict=True)], dim=1)
-        frames[:, middle] = 1  # never nothing to divide by
-
-        def around(reach: int) -> torch.Tensor:  # the mean of the windows up to this many away
-            part = slice(middle - reach, middle + reach + 1)
-            counts = frames[:, part, None, None]
-            return (spike[:, part] * counts).sum(1, keepdim=True) / counts.sum(1, keepdim=True)
-
-        least, short, middling, long = around(3), around(6), around(8), around(10)
+        frames = held[:, None] * self.spans
+        frames[..., MIDDLE] = 1  # never nothing to divide by
+        with torch.autocast(spike.device.type, enabled=False):
+            light = torch.einsum("bkn,bnhw->bkhw", frames / frames.sum(dim=2, keepdim=True), spike)
+        least, short, middling, long = light.split(1, dim=1)
 
         def against(light: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
             return (light - whole) / (whole + DARK)
 
         ratios = [against(least, long), against(short, long), against(middling, long), against(short, grey)]
-        quantum = brightest[:, middle - 3 : middle + 4].amax(dim=1, keepdim=True).clamp(min=0.1).log()
+        quantum = brightest[:, MIDDLE - 3 : MIDDLE + 4].amax(dim=1, keepdim=True).clamp(min=0.1).log()
         planes = torch.cat([held[:, :2], held[:, -2:], quantum], dim=1)[..., None, None]
         planes = planes.expand(-1, -1, *spike.shape[-2:])
         return torch.cat([spike, least, short, long, *ratios, planes], dim=1).clamp(max=BRIGHT)

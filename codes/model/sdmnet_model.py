@@ -114,42 +114,55 @@ class SDMNet(nn.Module):
         seen = F.avg_pool2d(grey[..., 1:-1, 1:-1], 2, stride=4)  # the middle 2x2 pixels of each 4x4
         chroma = blur.amax(dim=1, keepdim=True) - blur.amin(dim=1, keepdim=True)
         nearby = F.max_pool2d(F.max_pool2d(chroma, 16, ceil_mode=True), 5, stride=1, padding=2)  # within 32 to 48 px
-        nearby = F.interpolate(nearby, size=seen.shape[-2:], mode="bilinear")
+        nearby = F.interpolate(nearby, scale_factor=4.0, mode="bilinear")[..., : seen.shape[-2], : seen.shape[-1]]
         gate = ((nearby - NEARLY_GREY) / (COLOURFUL - NEARLY_GREY)).clamp(0, 1)
         features = self.ldn.encode(blur)
         return torch.cat([seen.to(features), gate.to(features), features], dim=1)
 
-    def decode(self, blur: torch.Tensor, image: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
+    def features(self, image: torch.Tensor, spike: torch.Tensor, brightest: torch.Tensor) -> torch.Tensor:
+        """The LDN's features, ``(B, 64, H/4, W/4)``; ``brightest`` as in :meth:`seen`."""
+        return self.ldn.features(image[:, 2:], self.seen(image[:, :1], spike, brightest))
+
+    def decode(
+        self,
+        blur: torch.Tensor,
+        image: torch.Tensor,
+        spike: torch.Tensor,
+        brightest: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """One instant of each image.
 
         Args:
             blur: ``(B, 3, H, W)``.
             image: what :meth:`encode` made of it.
             spike: ``(B, 21, H/4, W/4)``.
+            brightest, weights: of the whole image, where this is a tile of it: the brightest of each window
+                ``(B, 21)``, and the LDN's weights of its channels ``(B, 64, 1, 1)``.
 
         Returns:
             ``(B, 3, H, W)``, not clipped.
         """
-        grey, gate, features = image.split((1, 1, image.shape[1] - 2), dim=1)
-        outputs = self.ldn.decode(blur, features, self.seen(grey, spike)).to(blur.dtype)
+        seen = self.seen(image[:, :1], spike, spike.amax(dim=(-2, -1)) if brightest is None else brightest)
+        outputs = self.ldn.decode(blur, image[:, 2:], seen, weights).to(blur.dtype)
         ratio, light, colour = outputs.split((1, 1, 3), dim=1)
-        gate = F.interpolate(gate, scale_factor=4.0, mode="bilinear").to(blur.dtype)
+        gate = F.interpolate(image[:, 1:2], scale_factor=4.0, mode="bilinear").to(blur.dtype)
         return torch.addcmul(blur, blur, ratio).add_(light).addcmul_(colour, gate)
 
-    def seen(self, grey: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
+    def seen(self, grey: torch.Tensor, spike: torch.Tensor, brightest: torch.Tensor) -> torch.Tensor:
         """What the LDN is given of the spikes: the pyramid, and what the SDM makes of it.
 
         Args:
             grey: the image as the spike camera sees it, ``(B, 1, h, w)``.
             spike: the pyramid, ``(B, 21, h, w)``; windows outside the stream are 0 everywhere.
+            brightest: the brightest pixel of each window, ``(B, 21)``.
 
         Returns:
             ``(B, 33, h, w)``: the pyramid (21); the light over growing spans around the instant (3: 7, 21 and 97
             frames); spans of 7, 21 and 51 frames against the longest, of 21 against the image, less 1 (4); whether the
             stream holds the outermost windows (4); the logarithm of the brightness of one spike (1).
         """
-        spike, grey = spike.float(), grey.float()
-        brightest = spike.amax(dim=(-2, -1))  # (B, 21)
+        spike, grey, brightest = spike.float(), grey.float(), brightest.float()
         held = (brightest > 0).to(spike)
         frames = held[:, None] * self.spans
         frames[..., MIDDLE] = 1  # never nothing to divide by

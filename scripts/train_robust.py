@@ -28,7 +28,9 @@ class RobustConfig(CropsConfig):
 
     base_folder: Path = option("SCENES", "scenes of scripts/make_scenes.py", group="official", recipe=False)
     save_folder: Path = option("exp/SDMNet", "where run folders are made", group="run", recipe=False)
-    init_path: Path | None = option(None, "weights of SDMNet to start from, to fine-tune it", group="the student")
+    init_path: Path | None = option(
+        None, "weights to start from, of SDMNet or an LDN with pyramid and gain", group="the student"
+    )
     instants: int = option(2, "instants of each scene and step, of the 7 known", low=1, high=7, group="the student")
     without: tuple[Drawn, ...] = option((), "what stays as in the paper, for trials", group="the student")
     eval_folder: Path | None = option(
@@ -58,14 +60,16 @@ def main(argv: list[str] | None = None) -> None:
 
     from codes.engine.run import Run
     from codes.engine.schedule import learning_rate
-    from codes.engine.weights import load_network, new_student
+    from codes.engine.weights import load_student
     from codes.making.draws import Draws
+    from codes.model.sdmnet_model import SDMNet
     from codes.report.evaluation import Row, evaluate
     from codes.spike import EXPOSURE
     from codes.student import Sight
 
     with Run(cfg, network_of("sdmnet").prefix) as run:
-        student = run.place(load_network("sdmnet", cfg.init_path) if cfg.init_path else new_student("sdmnet"))
+        student = load_student(cfg.init_path) if cfg.init_path else SDMNet()
+        student = run.place(student if isinstance(student, SDMNet) else SDMNet().begin_as(student))
         sight = Sight.of(student)
 
         def rows(sample):

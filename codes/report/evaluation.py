@@ -28,6 +28,7 @@ from codes.engine.device import autocast, describe
 from codes.engine.loader import loader
 from codes.engine.options import as_dict
 from codes.engine.provenance import provenance
+from codes.engine.transfer import Transfer
 from codes.errors import InputError
 from codes.files import replacing, write_json
 from codes.image import to_uint8, write_image
@@ -278,13 +279,15 @@ def measure_rows(
     chosen = range(len(dataset))
     if 0 < samples < len(dataset):
         chosen = [index * len(dataset) // samples for index in range(samples)]
-    source = iter(loader(Subset(dataset, chosen[rank::world]), workers=cfg.workers))
+    transfer = Transfer(dataset, device)
+    source = iter(loader(Subset(transfer.source, chosen[rank::world]), workers=cfg.workers, pin=transfer.pin))
     hide = rank > 0 or not sys.stderr.isatty()
     with tqdm(total=len(chosen), desc="evaluate", unit="sample", leave=False, disable=hide) as bar:
         for first in range(0, len(chosen), world):  # a sample on each rank, as far as they go
             own = None
             if first + rank < len(chosen):
-                own = measure_sample(cfg, device, next(source), rows, first + rank < cfg.eval_images, lpips, spikes)
+                sample = transfer(next(source))
+                own = measure_sample(cfg, device, sample, rows, first + rank < cfg.eval_images, lpips, spikes)
             for index, sample in enumerate(distributed.gather(own), first):
                 if sample is not None:
                     report.add(sample)
@@ -303,12 +306,11 @@ def measure_rows(
 def measure_sample(
     cfg, device: torch.device, sample: dict, rows: Rows, pictures: bool, lpips=None, spikes: bool = False
 ) -> Measured:
-    """Measure the rows of one sample, a batch of one; with ``pictures`` if asked. The rest is as above."""
+    """Measure the rows of one sample, a batch of one on the device; with ``pictures`` if asked; the rest as above."""
     if "faults" in sample:
         ((name, fault),) = sample["faults"].items()
         return Measured(name, fault=fault)
     measured, shown = Measured(sample["name"][0]), []
-    sample = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in sample.items()}
     with torch.inference_mode(), autocast(device, cfg.precision):
         synchronize(device)
         start = time.perf_counter()

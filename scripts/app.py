@@ -42,7 +42,7 @@ class AppConfig:
     max_frames: int = option(97, "most sharp frames", low=1)
     max_waiting: int = option(20, "most captures that wait", low=1)
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
-    precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "of the networks")
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = option("fp32", "of the networks")
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class BenchmarkConfig:
     """What is measured, and how."""
 
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
-    precision: Literal["fp32", "bf16"] = option("fp32", "of our way")
+    precision: Literal["fp32", "tf32", "bf16"] = option("fp32", "of our way")
     quick: bool = option(False, "small sizes: does it run at all; they say little about speed")
     only: str = option("", "lines whose name holds this text")
     repeats: int = option(5, "runs of each way; one of those over 10 s", low=1)
@@ -53,7 +53,7 @@ def check(line, cfg: BenchmarkConfig, results: list) -> None:
     """That both ways came to the same."""
     a, b = map(flat, results)
     gap, scale = (a - b).abs().max().item(), max(b.abs().max().item(), 1.0)
-    tolerance = line.tolerance if cfg.precision == "fp32" else 0.1
+    tolerance = {"fp32": line.tolerance, "tf32": max(line.tolerance, 1e-2), "bf16": 0.1}[cfg.precision]
     if not gap <= tolerance * scale:  # NaN too
         raise InputError(f"{line.name}: the two ways differ by {gap:.3g}, more than {tolerance:g} of {scale:.3g}")
 

@@ -33,6 +33,7 @@ class BenchmarkConfig:
 
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     precision: Literal["fp32", "tf32", "bf16"] = option("fp32", "of our way")
+    fast: bool = option(False, "our way in the networks' forms for a CPU, on any device")
     quick: bool = option(False, "small sizes: does it run at all; they say little about speed")
     only: str = option("", "lines whose name holds this text")
     repeats: int = option(5, "runs of each way; one of those over 10 s", low=1)
@@ -86,7 +87,7 @@ def measure(line, cfg: BenchmarkConfig, device) -> dict:
 def peak(way: str, name: str, cfg: BenchmarkConfig) -> float:
     """Peak memory of one way, measured in a new process."""
     words = ["--device", cfg.device, "--precision", cfg.precision, "--only", name, "--peak", way]
-    words += ["--quick"] * cfg.quick
+    words += ["--quick"] * cfg.quick + ["--fast"] * cfg.fast
     done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True)
     if done.returncode:
         raise InputError(f"{name}: measuring its memory failed ({done.stderr.strip().splitlines()[-1]})")
@@ -123,7 +124,7 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         lines = [
             line
-            for line in Lines(device, cfg.precision, cfg.quick, Path(folder))
+            for line in Lines(device, cfg.precision, cfg.quick, Path(folder), cfg.fast)
             if cfg.only.lower() in line.name.lower()
         ]
         if not lines:

@@ -11,25 +11,26 @@ case ${1:-} in
     --quick | "") quick=${1:-} ;;
     *) echo "gpu.sh: error: unknown option '$1'; there is --quick" >&2; exit 2 ;;
 esac
-if [ "${PYTHON:-}" ] && "$PYTHON" -c 'import lpips, pytest, torch' 2>/dev/null; then
+if [ "${PYTHON:-}" ] && "$PYTHON" -c 'from importlib.util import find_spec; assert find_spec("torch") and find_spec("xdist")' 2>/dev/null; then
     cd "$(dirname "$0")/.." && python=$PYTHON
 else
     source "$(dirname "$0")/setup.sh"
 fi
 
 log=log/gpu work=exp/gpu device=cuda suite=(-n auto --dist worksteal) bench=() data=(--size 360x640 --train 48)
-crop=() steps=200 seconds=900 memory=2000
+crop=() steps=200 most=100000 memory=2000 patience=1
 if [ "$quick" ]; then
     log=exp/gpu_quick work=exp/gpu_quick device=auto suite=(-n 0 tests/engine/test_step.py) data=(--size 64x96 --train 3)
-    bench=(--quick --repeats 1 --only "LDN step, SSIM") crop=(--roi_size 32 --bs 2 --workers 1) steps=3 seconds=12 memory=200
+    bench=(--quick --repeats 1 --only "LDN forward") crop=(--roi_size 32 --bs 2 --workers 1) steps=3 most=5 memory=200
+    patience=30 # a busy CPU is no fault
 fi
 gpu=$($python -c 'import torch; print("gpu" * torch.cuda.is_available())')
 [ "$gpu$quick" ] || { echo "gpu.sh: error: PyTorch finds no CUDA device here; --quick tries the script without" >&2; exit 2; }
 
 failed=()
-part() { # name, seconds that it may take, command; where the time ends it and it should, expected=124
+part() { # name, seconds that it may take, command; expected=124 where the time may end it
     local name=$1 limit=$2 file=$log/$1.txt begun=$SECONDS code=0
-    shift 2
+    shift 2 && limit=$((limit * patience))
     if grep -qs '^finished in' "$file"; then
         echo "== $name: finished before, see $file"
         return
@@ -55,7 +56,7 @@ part data 60 $python scripts/make_demo_data.py --out $work/GOPRO --test 2 --vth 
 train=(scripts/train_student.py --base_folder $work/GOPRO --cache $work/cache --device $device --save_folder $work "${crop[@]}")
 part one_process 60 $python "${train[@]}" --exp_name alone --max_steps $steps
 part ddp 60 $python -m torch.distributed.run --standalone --nproc_per_node=1 "${train[@]}" --exp_name ddp --max_steps $steps
-expected=124 part training $seconds $python "${train[@]}" --exp_name student --max_steps 100000
+expected=124 part training 900 $python "${train[@]}" --exp_name student --max_steps $most
 part memory 90 $python scripts/dev/torture.py --out $log/torture --only long_run --steps $memory
 
 echo "== all is in $log; ${#failed[@]} parts failed"

@@ -89,7 +89,7 @@ def start(device: torch.device) -> None:
     Args:
         device: of this process (:func:`local_device`).
     """
-    if not under_torchrun():
+    if not under_torchrun() or device.type == "mps":  # gloo takes no tensors of an Apple GPU
         return
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)

@@ -61,7 +61,7 @@ class AppConfig:
     max_waiting: int = option(20, "most captures that wait", low=1)
     keep_minutes: float = option(60.0, "until what was uploaded or made is removed", above=0)
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
-    precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "of the networks")
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = option("fp32", "of the networks")
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ class DeblurConfig:
     brightness: str = option("auto", "spikes alone: what the light is multiplied by", metavar="auto|X", group=MAKE)
     fps: int = option(12, "frames per second of the videos", low=1, group=MAKE)
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", group=HARDWARE)
-    precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "of the networks", group=HARDWARE)
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = option("fp32", "of the networks", group=HARDWARE)
     tile: int = option(-1, "side of tiles; 0: whole images; -1: tiles above 6 MP", group=HARDWARE)
 
     def __post_init__(self):

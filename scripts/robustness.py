@@ -66,7 +66,7 @@ class RobustnessConfig:
         group=MEASURED,
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", group=HARDWARE)
-    precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "of the networks", group=HARDWARE)
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = option("fp32", "of the networks", group=HARDWARE)
 
     def __post_init__(self):
         if wrong := set(self.ratio or ()) - set(RATIOS):

@@ -116,7 +116,7 @@ class Common:
     )
     eval_images: int = run(4, "samples of an evaluation that are saved as pictures", low=0)
     device: str = run("auto", "auto, cpu, cuda, cuda:N or mps; with torchrun, auto and cuda give each rank its GPU")
-    precision: Literal["fp32", "bf16", "fp16"] = run("fp32", "autocast precision", recipe=True)
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = run("fp32", "autocast precision", recipe=True)
     deterministic: bool = run(
         False, "only operations with the same result each time, on a GPU, where PyTorch has them; a CPU needs none"
     )

@@ -103,7 +103,7 @@ class Deblurrer:
         bsn_path, sr_path, deblur_path: weight files; '' is ours in model/.
         **paths: likewise those of the other networks of the registry: ``san_path``, ``stir_path``, ...
         device: 'auto', 'cpu', 'cuda', ...
-        precision: 'fp32', 'bf16' or 'fp16'.
+        precision: 'fp32', 'tf32', 'bf16' or 'fp16'.
         tile: side of the tiles in which the image is computed, a multiple of 4 of at least 64; 0 is the whole image,
             -1 whole images up to 6 million pixels and tiles of 1024 above. The result is the same within rounding.
             The neighbours (:attr:`codes.inference.methods.Method.whole`) compute whole images only.

@@ -29,6 +29,7 @@ from codes.engine.loader import loader
 from codes.engine.options import as_dict
 from codes.engine.provenance import provenance
 from codes.engine.shard import WHOLE
+from codes.engine.transfer import Transfer
 from codes.errors import InputError
 from codes.files import replacing, write_json
 from codes.image import to_uint8, write_image
@@ -273,14 +274,16 @@ def measure_rows(
     numbers = (parts.shard if parts else WHOLE).of(range(len(chosen)))
     if rank == 0:
         remove_pictures(images, prefix, numbers, len(chosen))
-    source = iter(loader(Subset(dataset, [chosen[number] for number in numbers[rank::world]]), workers=cfg.workers))
+    transfer = Transfer(dataset, device)
+    subset = Subset(transfer.source, [chosen[number] for number in numbers[rank::world]])
+    source = iter(loader(subset, workers=cfg.workers, pin=transfer.pin))
     hide = rank > 0 or not sys.stderr.isatty()
     with tqdm(total=len(numbers), desc="evaluate", unit="sample", leave=False, disable=hide) as bar:
         for first in range(0, len(numbers), world):  # a sample on each rank, as far as they go
             own = None
             if first + rank < len(numbers):
                 pictures = numbers[first + rank] < cfg.eval_images
-                own = measure_sample(cfg, device, next(source), rows, pictures, lpips, spikes)
+                own = measure_sample(cfg, device, transfer(next(source)), rows, pictures, lpips, spikes)
             for number, sample in zip(numbers[first:], distributed.gather(own), strict=False):
                 if sample is not None:
                     if sample.pictures:
@@ -314,12 +317,11 @@ def remove_pictures(images: Path, prefix: str, numbers: Sequence[int], count: in
 def measure_sample(
     cfg, device: torch.device, sample: dict, rows: Rows, pictures: bool, lpips=None, spikes: bool = False
 ) -> Measured:
-    """Measure the rows of one sample, a batch of one; with ``pictures`` if asked. The rest is as above."""
+    """Measure the rows of one sample, a batch of one on the device; with ``pictures`` if asked; the rest as above."""
     if "faults" in sample:
         ((name, fault),) = sample["faults"].items()
         return Measured(name, fault=fault)
     measured, shown = Measured(sample["name"][0]), []
-    sample = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in sample.items()}
     with torch.inference_mode(), autocast(device, cfg.precision):
         synchronize(device)
         start = time.perf_counter()

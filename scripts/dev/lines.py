@@ -24,7 +24,7 @@ from codes.dataset import SpikeData
 from codes.engine.device import autocast, place
 from codes.engine.options import EvalConfig
 from codes.engine.weights import Weights
-from codes.fast import plain
+from codes.fast import plain, quicken
 from codes.image import grey, write_image
 from codes.inference.methods import from_student, load_method
 from codes.losses import TeacherLoss, reblur_loss
@@ -83,9 +83,10 @@ class Lines:
         precision: of our way; the other is computed in fp32.
         quick: small sizes.
         folder: an empty folder for a data set of one sample.
+        fast: our way in the forms for a CPU whatever the device.
     """
 
-    def __init__(self, device: torch.device, precision: str, quick: bool, folder: Path):
+    def __init__(self, device: torch.device, precision: str, quick: bool, folder: Path, fast: bool = False):
         torch.manual_seed(0)
         self.device, self.precision, self.folder = device, precision, folder
         self.size = self.height, self.width = (72, 128) if quick else (720, 1280)
@@ -110,7 +111,8 @@ class Lines:
         self.stream = (torch.rand(1, EXPOSURE.total, self.h, self.w, device=device) < 0.4).to(torch.uint8)
         self.instants = EXPOSURE.instants()
 
-        networks = [place(build(), device) for build in (BSN, EDSR, Deblur_Net)]
+        self.form = torch.device("cpu") if fast else device
+        networks = [quicken(place(build(), device), self.form) for build in (BSN, EDSR, Deblur_Net)]
         copies = [plain_copy(network) for network in networks]
         self.ours = Networks(*networks, lambda: autocast(device, precision))
         self.plain = Networks(*copies, lambda: autocast(device, "fp32"))
@@ -314,7 +316,7 @@ class Lines:
         def frame(networks, method):
             return self.inferring(networks, lambda: method.start(self.whole, self.stream)([EXPOSURE.centre])[:, 0])
 
-        san = place(SANStudent(), self.device)
+        san = quicken(place(SANStudent(), self.device), self.form)
         copied, method = plain_copy(san), partial(load_method, weights=Weights(random=True), device=self.device)
         return [
             Line(f"SAN step, crop {side}, 1 instant", step(san, self.precision), step(copied, "fp32"), tolerance=1e-3),

@@ -181,11 +181,14 @@ def test_the_app_in_a_browser(capture, tmp_path):
     with browser(tmp_path) as driver, running(home) as address:
         find = lambda css: driver.find_elements("css selector", css)  # noqa: E731
         text = lambda css: find(css)[0].text  # noqa: E731
+        # not at its place, which a message may cover for a moment
+        click = lambda css: driver.execute_script("arguments[0].click()", find(css)[0])  # noqa: E731
         driver.get(address)
 
         def upload(css, file):
-            if clear := find(f"{css} button[aria-label='Clear'], {css} button[aria-label='Remove this file']"):
-                clear[0].click()
+            clear = f"{css} button[aria-label='Clear'], {css} button[aria-label='Remove this file']"
+            if find(clear):
+                click(clear)
             wait(lambda: find(f"{css} input[type=file]"))[0].send_keys(str(file))
 
         # a bad file is a message
@@ -197,12 +200,12 @@ def test_the_app_in_a_browser(capture, tmp_path):
         # a flipped photo is mended; without that the check says so, and its button mends it
         upload("#blur", flipped)
         wait(lambda: "Image and spikes fit" in text("#status") and "flip" in text("#status"))
-        find("#known button")[0].click()
+        click("#known button")
         wait(lambda: find("#auto input")[0].is_displayed())
-        find("#auto input")[0].click()
+        click("#auto input")
         wait(lambda: "Check:" in text("#status") and "flipped vertically" in text("#status"))
         wait(lambda: find("#mend_flip")[0].is_displayed())
-        find("#mend_flip")[0].click()
+        click("#mend_flip")
         wait(lambda: "Image and spikes fit" in text("#status"))
 
         # a file over the limit is a message, and so are instants that are not there
@@ -217,7 +220,7 @@ def test_the_app_in_a_browser(capture, tmp_path):
             field.clear()
             field.send_keys(asked)
             wait(lambda: find("#go")[0].is_enabled())
-            find("#go")[0].click()
+            click("#go")
 
         instants("68,137")
         wait(lambda: "Cannot be used: instant 137 is outside the 137-frame stream" in text("#done"))
@@ -233,7 +236,7 @@ def test_the_app_in_a_browser(capture, tmp_path):
         driver.switch_to.default_content()
 
         # an example is rendered; its job is cancelled, and what it made is removed
-        find("#example")[0].click()
+        click("#example")
         wait(lambda: "photo 256x448" in text("#status"))
         instants("97")
         wait(
@@ -241,7 +244,7 @@ def test_the_app_in_a_browser(capture, tmp_path):
                 list(home.glob("ssdm-app-*/results/*/020.png")) and len(list(made.parents[1].glob("*/020.png"))) == 2
             )
         )
-        find("#cancel")[0].click()
+        click("#cancel")
         wait(lambda: "Cancelled" in text("#done"))
         assert len(list(made.parents[1].glob("*/020.png"))) == 1 and not find("#cancel")[0].is_displayed()
         assert not [line for line in complaints(driver) if "results/" in line]

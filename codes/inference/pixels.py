@@ -19,6 +19,10 @@ SPIKES, USUAL = 4.0, 12.0
 SILENT = 0.05
 """A pixel that fires so little beside its neighbours is dead whatever is usual."""
 
+ALONE = 0.92
+"""It fires less than this share of what its darkest good neighbour does, or more than the brightest by as much: a thin
+thing goes on in a neighbour."""
+
 MOST = 0.0025
 """Share of bad pixels from which on they are no sensor's marks, and left alone."""
 
@@ -45,8 +49,13 @@ def find_bad_pixels(spike: np.ndarray) -> np.ndarray:
             usual = cv2.blur(np.minimum(apart, SPIKES), (15, 15))
             silent = (counts <= SILENT * around) & (around > SPIKES)
             bad[kind] &= (apart > share * around) & (apart > SPIKES) & (apart > USUAL * usual) | silent
-    bad = bad.any(axis=0)
-    return bad if bad.mean() <= MOST else np.zeros_like(bad)
+    if bad.any(axis=0).mean() > MOST:
+        return np.zeros(bad.shape[1:], bool)
+    counts = spike.sum(axis=0, dtype=np.float32)
+    ring = block - np.pad(np.ones((1, 1), np.uint8), 1)
+    darkest = cv2.erode(np.where(bad[0], np.float32(total), counts), ring)
+    brightest = cv2.dilate(np.where(bad[1], np.float32(0), counts), ring)
+    return bad[0] & (counts < ALONE * darkest) | bad[1] & (ALONE * counts > brightest)
 
 
 def fill(spike: np.ndarray, bad: np.ndarray) -> np.ndarray:

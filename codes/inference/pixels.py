@@ -20,8 +20,8 @@ SILENT = 0.05
 """A pixel that fires so little beside its neighbours is dead whatever is usual."""
 
 ALONE = 0.92
-"""It fires less than this share of what its darkest good neighbour does, or more than the brightest by as much: a thin
-thing goes on in a neighbour."""
+"""It fires at most this share of what its darkest good neighbour does, or more than the brightest by as much, and in no
+part is one of them darker, or brighter: a thin thing goes on in a neighbour."""
 
 MOST = 0.0025
 """Share of bad pixels from which on they are no sensor's marks, and left alone."""
@@ -40,9 +40,10 @@ def find_bad_pixels(spike: np.ndarray) -> np.ndarray:
     bad = np.ones((2, *spike.shape[1:]), bool)
     if total < 8 * PARTS or min(spike.shape[1:]) < 8:
         return np.zeros(spike.shape[1:], bool)
-    block = np.ones((3, 3), np.uint8)
+    block, counted = np.ones((3, 3), np.uint8), []
     for part in range(PARTS):
         counts = spike[part * total // PARTS : (part + 1) * total // PARTS].sum(axis=0, dtype=np.float32)
+        counted.append(counts)
         for kind, (operation, share) in enumerate(((cv2.MORPH_CLOSE, DARKER), (cv2.MORPH_OPEN, BRIGHTER))):
             around = cv2.morphologyEx(counts, operation, block, borderType=cv2.BORDER_REFLECT)
             apart = np.abs(counts - around)
@@ -51,11 +52,12 @@ def find_bad_pixels(spike: np.ndarray) -> np.ndarray:
             bad[kind] &= (apart > share * around) & (apart > SPIKES) & (apart > USUAL * usual) | silent
     if bad.any(axis=0).mean() > MOST:
         return np.zeros(bad.shape[1:], bool)
-    counts = spike.sum(axis=0, dtype=np.float32)
+    good = ~bad
     ring = block - np.pad(np.ones((1, 1), np.uint8), 1)
-    darkest = cv2.erode(np.where(bad[0], np.float32(total), counts), ring)
-    brightest = cv2.dilate(np.where(bad[1], np.float32(0), counts), ring)
-    return bad[0] & (counts < ALONE * darkest) | bad[1] & (ALONE * counts > brightest)
+    for counts, share in [*((part, 1.0) for part in counted), (sum(counted), ALONE)]:
+        bad[0] &= counts <= share * cv2.erode(np.where(good[0], counts, np.float32(total)), ring)
+        bad[1] &= share * counts >= cv2.dilate(np.where(good[1], counts, np.float32(0)), ring)
+    return bad.any(axis=0)
 
 
 def fill(spike: np.ndarray, bad: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ SPANS = 400
 SMOOTH = 1.5
 """Standard deviation, in pixels, of the smoothing that brings both halves onto one grid."""
 
-AROUND = 12
+AROUND = 8
 """Frames before and after the instant t over which C_t is averaged."""
 
 TILES, LEAST = (3, 4), 8
@@ -43,6 +43,9 @@ TILES, LEAST = (3, 4), 8
 
 SIGNAL = 0.3
 """Windows of which less than this is common to both halves show nothing but noise, and are left out."""
+
+FITTED = 3
+"""Windows on each side of the best that a paraboloid is fitted to."""
 
 WITHIN = 2.0
 """Frames within which start and end must be known, by two standard deviations of the jackknife."""
@@ -194,20 +197,25 @@ def _jackknife(estimates: list) -> np.ndarray:
 
 
 def _between(misfit: np.ndarray, edges: np.ndarray, length: int | None) -> tuple[float, float]:
-    """Start and stop of the least misfit, between the edges, where a parabola through its neighbours is least."""
-    best = np.unravel_index(misfit.argmin(), misfit.shape)
-    place = [float(edges[index]) for index in best]
-    for axis, steps in enumerate(((1, 1),) * 2 if length else ((1, 0), (0, 1))):
-        around = [tuple(np.array(best) + sign * np.array(steps)) for sign in (-1, 1)]
-        if min(around[0]) < 0 or max(around[1]) >= len(edges):
-            continue
-        before, at, after = (misfit[index] for index in (around[0], best, around[1]))
-        bend = before - 2 * at + after
-        if np.isfinite(bend) and bend > 0:
-            move = 0.5 * (before - after) / bend
-            side = best[axis] + (1 if move > 0 else -1)
-            place[axis] += abs(move) * float(edges[side] - edges[best[axis]])
-    return place[0], place[1]
+    """Start and stop of the least misfit, between the edges: where a paraboloid fitted around it is least."""
+    first, last = np.unravel_index(misfit.argmin(), misfit.shape)
+    place = np.array([edges[first], edges[last]], np.float64)
+    rows, columns = (slice(max(at - FITTED, 0), at + FITTED + 1) for at in (first, last))
+    start, stop = np.meshgrid(edges[rows] - edges[first], edges[columns] - edges[last], indexing="ij")
+    known = np.isfinite(misfit[rows, columns])
+    x, y, value = start[known].astype(np.float64), stop[known].astype(np.float64), misfit[rows, columns][known]
+    if length:
+        terms, axes = np.stack([np.ones_like(x), x, x**2], axis=1), [[1.0, 1.0]]
+    else:
+        terms, axes = np.stack([np.ones_like(x), x, y, x**2, x * y, y**2], axis=1), np.eye(2)
+    if len(x) <= terms.shape[1]:
+        return tuple(place)
+    fit = np.linalg.lstsq(terms, value, rcond=None)[0]
+    bend = np.array([[2 * fit[2]]]) if length else np.array([[2 * fit[3], fit[4]], [fit[4], 2 * fit[5]]])
+    if (np.linalg.eigvalsh(bend) > 0).all():
+        move = np.linalg.solve(bend, -fit[1 : 1 + len(bend)]) @ np.asarray(axes)
+        place += np.clip(move, -FITTED, FITTED)
+    return tuple(place)
 
 
 def _products(image, spike, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -86,8 +86,11 @@ def load_array(path, key: str = "") -> np.ndarray:
             return loaded
         with loaded:
             known = loaded.files
-            if key in known or (not key and len(known) == 1):
-                return loaded[key or known[0]]
+            if key in known:
+                return loaded[key]
+            arrays = [] if key else [array for array in map(loaded.get, known) if array.ndim == 3 or len(known) == 1]
+            if len(arrays) == 1:  # labels beside the stream are none
+                return arrays[0]
     except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         raise InputError(f"{path} is no array that NumPy can read ({error})") from None
     raise InputError(f"{path} holds the arrays {', '.join(known) or 'none'}; say which are the spikes (--key NAME)")

@@ -114,6 +114,7 @@ class CapturesConfig:
     data_type: Literal["GOPRO", "real"] = option("GOPRO", "layout of the captures")
     split: Literal["train", "test"] = option("train", "split of the captures")
     vth: float = option(0.0, "firing threshold of the captures' spikes", low=0)
+    tone: str = option("", "curve of the blurry images: linear, srgb or gamma:G; otherwise what camera.json says")
     deblur_path: Path | None = option(None, "weights of a student that deblurs the captures; none: the SDM")
     shrink: float = option(3.0, "how many times smaller the photographs are", low=1)
     seed: int = option(0, "same seed, same bytes", low=0)

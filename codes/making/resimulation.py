@@ -1,6 +1,7 @@
 """Training data with known sharp frames from nothing but captures (scripts/resimulate.py says how)."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,7 @@ from codes.making.demo import make_data_set
 from codes.making.options import CapturesConfig, DemoConfig, ResimulateConfig
 from codes.sdm import Teacher
 from codes.student import Sight
+from codes.tone import Tone
 
 
 def resimulate(cfg: ResimulateConfig) -> None:
@@ -65,6 +67,8 @@ def write_pictures(cfg: CapturesConfig, folder: Path, shard: Shard = WHOLE) -> l
         the files' names, of all parts.
     """
     captures = SpikeData(cfg.base_folder, cfg.data_type, cfg.split, vth=cfg.vth)
+    if cfg.tone:
+        captures.camera = replace(captures.camera, tone=Tone(cfg.tone))
     names = [f"{name.replace('/', '_')}.png" for name in captures.names]
     if shard.merges:
         shard.require("captures", {name: (folder / name).is_file() for name in names})
@@ -73,6 +77,8 @@ def write_pictures(cfg: CapturesConfig, folder: Path, shard: Shard = WHOLE) -> l
     if cfg.deblur_path:
         student = place(load_student(cfg.deblur_path), device).eval()
     about = {"captures": str(captures.folder), "vth": cfg.vth, "shrink": cfg.shrink}
+    if captures.camera.tone.name != "linear":
+        about["tone"] = captures.camera.tone.name
     about["student"] = describe_network(student) if student else "none: the SDM on 21 frames, bilinear"
     record = folder / "pictures.json"
     try:
@@ -81,7 +87,7 @@ def write_pictures(cfg: CapturesConfig, folder: Path, shard: Shard = WHOLE) -> l
     except (ValueError, TypeError, RecursionError):
         raise InputError(f"{record} is damaged; delete the folder or choose another --out") from None
     if before != about:
-        changed = ", ".join(key for key in about if before.get(key) != about[key])
+        changed = ", ".join(key for key in {**about, **before} if before.get(key) != about.get(key))
         raise InputError(f"{folder} was made otherwise ({changed}); choose another --out")
     write_json(record, about)
     with torch.inference_mode():

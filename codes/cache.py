@@ -35,7 +35,6 @@ class ArrayCache:
     """A folder of arrays.
 
     Args:
-        folder: where they are.
         flag: the command-line flag that named it, for messages.
     """
 
@@ -69,7 +68,6 @@ class ArrayCache:
         """Keep the array of a source.
 
         Args:
-            source: the file that it was made from.
             array: of a plain type, contiguous.
             state: the source's :func:`stamp` from before it was read.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from codes.errors import InputError
-from codes.files import replacing, write_bytes
+from codes.files import disguise, replacing, write_bytes
 
 
 def find_streams(folder) -> list[Path]:
@@ -25,17 +25,11 @@ def frame_bytes(height: int, width: int) -> int:
 
 
 def read_dat(
-    path,
-    height: int,
-    width: int,
-    rows: slice = slice(None),
-    columns: slice = slice(None),
-    bit_order: str = "little",
+    path, height: int, width: int, rows: slice = slice(None), columns: slice = slice(None), bit_order: str = "little"
 ) -> np.ndarray:
     """Read a .dat spike file, or a cut-out of it, for which no more than its own bytes are unpacked.
 
     Args:
-        path: the file.
         height, width: size of a frame in pixels.
         rows, columns: the cut-out, in pixels, without a step; row 0 is the top.
         bit_order: 'little' as above (see the module), or 'big' for files whose first pixel is the most significant bit.
@@ -53,7 +47,7 @@ def read_dat(
     if frames == 0:
         raise InputError(
             f"{path} holds {Path(path).stat().st_size} bytes, not a whole number of {height}x{width} spike frames "
-            f"({size} bytes each); the file is truncated or its frames have another size"
+            f"({size} bytes each){disguise(path, '; the file is truncated or its frames have another size')}"
         )
     top, bottom, _ = rows.indices(height)
     left, right, _ = columns.indices(width)

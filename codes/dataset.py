@@ -24,10 +24,13 @@ from codes.cache import ArrayCache
 from codes.dat import count_frames, find_streams, frame_bytes, read_dat
 from codes.errors import InputError, MissingFileError, one_line, readable
 from codes.exposure import EXPOSURE, SCALE
-from codes.files import by_stem
-from codes.image import IMAGES, read_image, to_float
+from codes.files import by_stem, disguise, namesake
+from codes.image import IMAGES, read_image
 from codes.random import rng
 from codes.registration import Camera
+
+IMAGE_KEYS = ("blur", "sharp", "sharps")
+"""What of a sample are images."""
 
 
 class SpikeData(torch.utils.data.Dataset):
@@ -161,7 +164,9 @@ class SpikeData(torch.utils.data.Dataset):
         if path.is_file() or self.skip_bad:  # else found missing when it is read
             return path
         raise FileNotFoundError(
-            errno.ENOENT, f"the sample {self._name(spike_path)} has no {kind}: no such file", str(path)
+            errno.ENOENT,
+            f"the sample {self._name(spike_path)} has no {kind}: no such file{namesake(path)}",
+            str(path),
         )
 
     def _sharp_stems(self, spike_path: Path) -> list[str]:
@@ -186,6 +191,10 @@ class SpikeData(torch.utils.data.Dataset):
         return len(self.spike_paths)
 
     def __getitem__(self, item) -> dict:
+        return self._lit(self.stored(item))
+
+    def stored(self, item) -> dict:
+        """A sample whose images are uint8 still, as the files have them, before :meth:`light`."""
         index, epoch = item if isinstance(item, tuple) else (item, 0)
         try:
             return self._read(index, epoch, self.roi_size if self.use_roi else 0)
@@ -196,7 +205,7 @@ class SpikeData(torch.utils.data.Dataset):
 
     def whole(self, index: int) -> dict:
         """A sample in whole frames, without textures, whether the data set crops or not."""
-        return self._read(index, 0, 0)
+        return self._lit(self._read(index, 0, 0))
 
     def _other_scale(self, path: Path, height: int, width: int) -> str:
         """A hint where the stream fits the image at another scale."""
@@ -212,9 +221,20 @@ class SpikeData(torch.utils.data.Dataset):
         planes = self.cache.get(path, lambda: np.ascontiguousarray(read_image(path).transpose(2, 0, 1)))
         return planes.transpose(1, 2, 0)
 
-    def _light(self, image: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
-        """A cut-out of an image as float32 ``(3, H, W)``, in linear light and on the grid of the spikes."""
-        return self.camera.tone.linear(to_float(self.camera.on_spikes(image)[rows, columns]))
+    def _cut(self, image: np.ndarray, rows: slice, columns: slice) -> torch.Tensor:
+        """A cut-out of an image on the grid of the spikes: ``(H, W, 3)`` to ``(3, H, W)``, uint8."""
+        return torch.from_numpy(self.camera.on_spikes(image)[rows, columns].transpose(2, 0, 1).copy())
+
+    def light(self, image: np.ndarray) -> np.ndarray:
+        """An image's bytes, uint8 of any shape, as linear light, float32 in [0, 1]."""
+        return self.camera.tone.linear(np.divide(image, np.float32(255), dtype=np.float32))
+
+    def _lit(self, sample: dict) -> dict:
+        """A sample with its images in linear light."""
+        return {
+            key: torch.from_numpy(self.light(value.numpy())) if key in IMAGE_KEYS else value
+            for key, value in sample.items()
+        }
 
     def _read(self, index: int, epoch: int, side: int) -> dict:
         spike_path, blur_path = self.spike_paths[index], self.blur_paths[index]
@@ -237,7 +257,7 @@ class SpikeData(torch.utils.data.Dataset):
         spike_size = (height // self.scale, width // self.scale)
         frames = count_frames(spike_path, *spike_size)
         if frames != EXPOSURE.total:
-            hint = self._other_scale(spike_path, height, width)
+            hint = disguise(spike_path) or self._other_scale(spike_path, height, width)
             raise InputError(
                 f"{spike_path} holds {spike_path.stat().st_size} bytes; {EXPOSURE.total} frames of "
                 f"{spike_size[0]}x{spike_size[1]} (the image {height}x{width} / {self.scale}) are "
@@ -257,7 +277,7 @@ class SpikeData(torch.utils.data.Dataset):
             spike_rows, spike_columns = (
                 slice(cut.start // self.scale, cut.stop // self.scale) for cut in (rows, columns)
             )
-        sample["blur"] = torch.from_numpy(self._light(blur, rows, columns))
+        sample["blur"] = self._cut(blur, rows, columns)
         sample["spike"] = torch.from_numpy(read_dat(spike_path, *spike_size, spike_rows, spike_columns))
         if self.textures and side:
             textures = self.textures.read(spike_path)
@@ -273,7 +293,7 @@ class SpikeData(torch.utils.data.Dataset):
                 sharp = self._image(path)
                 if sharp.shape != blur.shape:
                     raise InputError(f"{path} is {sharp.shape[0]}x{sharp.shape[1]}, its blurry image {height}x{width}")
-                sharps.append(torch.from_numpy(self._light(sharp, rows, columns)))
+                sharps.append(self._cut(sharp, rows, columns))
             sample["sharp"] = sharps[count // 2]
             if count > 1:
                 sample["sharps"] = torch.stack(sharps)

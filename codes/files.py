@@ -5,6 +5,9 @@ import glob
 import json
 import math
 import os
+import platform
+import re
+import unicodedata
 from pathlib import Path
 
 from codes.errors import InputError
@@ -15,17 +18,21 @@ except ImportError:  # Windows: what a killed process left stays
     fcntl = None
 
 
+MACHINE = re.sub(r"[^A-Za-z0-9-]+", "-", platform.node())[:40]
+
+
 @contextlib.contextmanager
 def replacing(path):
     """Yield a temporary path beside ``path``; on success it takes the place of ``path``, else it is removed.
 
-    The temporary name carries the process number, so that two writers never share one, and keeps the
-    suffix, because some libraries choose the format by it. What a killed process left of ``path`` is removed.
+    The temporary name carries the names of machine and process, so that two writers never share one, and keeps the
+    suffix, because some libraries choose the format by it. What a killed process of this machine left of ``path`` is
+    removed: of another machine's, whose locks may not be seen here, nobody knows whether it lives.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(path.parent, f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    remove_abandoned(path.parent, f".{glob.escape(path.stem)}.{MACHINE}.*.tmp{glob.escape(path.suffix)}")
+    temporary = path.with_name(f".{path.stem}.{MACHINE}.{os.getpid()}.tmp{path.suffix}")
     with contextlib.ExitStack() as stack:
         stack.callback(temporary.unlink, missing_ok=True)
         if fcntl is not None:  # locked for as long as this process lives: so others see that it is not abandoned
@@ -55,6 +62,43 @@ def by_stem(folder, suffixes: tuple[str, ...]) -> dict[str, Path]:
     found = [path for path in paths if path.name[0] != "." and path.suffix.lower() in suffixes]
     found.sort(key=lambda path: (-suffixes.index(path.suffix.lower()), path.name))
     return {path.stem: path for path in found}
+
+
+DISGUISES = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself: 'git lfs pull' fetches it"),
+    (b"<!doctype html", "a web page: the download did not give the file"),
+    (b"<html", "a web page: the download did not give the file"),
+    (b"\x1f\x8b", "packed with gzip: unpack it"),
+    (b"\x28\xb5\x2f\xfd", "packed with zstd: unpack it"),
+    (b"\xfd7zxz", "packed with xz: unpack it"),
+    (b"pk\3\4", "a zip archive: unpack it"),
+)
+"""First bytes, in small letters, of what files often are instead of what their name says."""
+
+
+def disguise(path, otherwise: str = "") -> str:
+    """What a file that cannot be used is instead, by its first bytes, as '; it is ...'; ``otherwise`` if unknown."""
+    path = Path(path)
+    if not path.is_file():
+        return f"; it is {'a pipe' if path.is_fifo() else 'no file'}: give a file" if path.exists() else otherwise
+    with open(path, "rb") as file:
+        content = file.read(2**20)
+    found = next((what for start, what in DISGUISES if content[:32].lower().startswith(start)), "")
+    if not found and (lines := content.count(b"\n")) >= 8 and content.count(b"\r\n") == lines:
+        found = "sent as text, for each byte 10 follows a 13: send it as binary"
+    return f"; it is {found}" if found else otherwise
+
+
+def namesake(path) -> str:
+    """A hint where a file is missing and one lies there whose name looks the same, but has other Unicode characters."""
+    path = Path(path)
+    for part in (path, path.parent):
+        for other in part.parent.iterdir() if part.parent.is_dir() else ():
+            if other.name != part.name and unicodedata.normalize("NFC", other.name) == unicodedata.normalize(
+                "NFC", part.name
+            ):
+                return f"; {other} looks the same, but its accents are coded otherwise (NFC, NFD): rename one of them"
+    return ""
 
 
 def as_json(value, indent: int | None = 1) -> str:
@@ -94,8 +138,13 @@ def recorded(path: Path, about: dict, advice: str) -> dict:
 
 def write_json(path, value) -> None:
     """Write a JSON file (:func:`as_json`), whole or not at all."""
+    write_text(path, as_json(value) + "\n")
+
+
+def write_text(path, text: str) -> None:
+    """Write text as UTF-8, line ends as they are; whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(as_json(value) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def _locked(path: Path):

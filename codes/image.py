@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from codes.errors import InputError, readable
-from codes.files import replacing, write_bytes
+from codes.files import disguise, replacing, write_bytes
 
 GREY_WEIGHTS = (0.11, 0.59, 0.3)
 """Weights of B, G and R in the official grey (not Rec. 601's 0.114, 0.587, 0.299)."""
@@ -42,6 +42,8 @@ def read_image(path) -> np.ndarray:
         OSError: the file cannot be read.
         ValueError: the file is no image that OpenCV can decode.
     """
+    if Path(path).is_fifo():
+        raise InputError(f"{path} is no image{disguise(path)}")  # reading one waits for who writes it
     encoded = np.fromfile(path, np.uint8)  # unlike cv2.imread this says why a file cannot be read
     # OpenCV and libpng would write lines of their own beside the one that the program ends with.
     (cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)  # OpenCV 4, 5: silent
@@ -53,8 +55,19 @@ def read_image(path) -> np.ndarray:
     except cv2.error:  # a header that asks for more pixels than OpenCV allows
         image = None
     if image is None:
-        raise InputError(f"{path} is no image that can be decoded ({encoded.size} bytes); replace or remove it")
+        what = disguise(path) or _other_numbers(encoded) or "; replace or remove it"
+        raise InputError(f"{path} is no image that can be decoded ({encoded.size} bytes){what}")
     return image
+
+
+def _other_numbers(encoded: np.ndarray) -> str:
+    """Of a TIFF that is refused for its kind of numbers: which they are."""
+    if encoded[:4].tobytes() not in (b"II*\0", b"MM\0*"):
+        return ""
+    with contextlib.suppress(cv2.error):
+        if (image := cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)) is not None:
+            return f"; its numbers are {image.dtype}: save it with 8 or 16 bits"
+    return ""
 
 
 def is_broken_png(encoded: np.ndarray) -> bool:
@@ -77,11 +90,7 @@ def is_broken_png(encoded: np.ndarray) -> bool:
 
 
 def is_cut_jpeg(encoded: np.ndarray) -> bool:
-    """Whether the end marker is missing: some versions of OpenCV fill the rest with grey and say nothing.
-
-    Args:
-        encoded: uint8, a file that begins with the signature.
-    """
+    """Whether the end marker is missing: some versions of OpenCV fill the rest with grey and say nothing."""
     content, place = encoded.tobytes(), 2
     while found := JPEG_MARKER.search(content, place):
         if found[0] == b"\xff\xd9":
@@ -156,11 +165,6 @@ class AnimationWriter:
 
     It appears whole or not at all. Its colours are BT.709's, said in the file.
 
-    Args:
-        path: the file.
-        fps: frames per second.
-        wanted: whether to write anything.
-
     Raises:
         InputError: the suffix names no format that holds H.264.
     """
@@ -204,13 +208,8 @@ class AnimationWriter:
         self._stack.__exit__(*error)
 
 
-def write_animation(path, frames: list[np.ndarray], fps: float = 12) -> None:
-    """Write uint8 ``(H, W, 3)`` B,G,R frames as an endless GIF (Pillow) or as an MP4 (PyAV), by the suffix."""
-    if Path(path).suffix.lower() != ".gif":
-        with AnimationWriter(path, fps) as writer:
-            for frame in frames:
-                writer.add(frame)
-        return
+def write_gif(path, frames: list[np.ndarray], fps: float = 12) -> None:
+    """Write uint8 ``(H, W, 3)`` B,G,R frames as an endless GIF (Pillow)."""
     from PIL import Image  # comes with scikit-image
 
     with replacing(path) as temporary:

@@ -58,7 +58,7 @@ class Registration:
 
     def is_none(self, image: tuple[int, int]) -> bool:
         """Whether it moves no corner by a quarter of an image pixel."""
-        return self.distance(image) < QUARTER
+        return self.matrix == Registration.matrix or self.distance(image) < QUARTER
 
     def words(self, image: tuple[int, int]) -> str:
         """How the spikes' view lies on an image: shift of its centre, turn and size."""

@@ -26,7 +26,6 @@ def sdm(blur: torch.Tensor, tfp_long: torch.Tensor, tfp_short: torch.Tensor, cli
         blur: ``(..., 3, H, W)``, B,G,R in [0, 1].
         tfp_long: ``(..., 1, H, W)``, the texture of the whole exposure, shared by the three colours.
         tfp_short: ``(..., 1, H, W)``, the texture at the instant.
-        clip: whether to clip the result to [0, 1].
 
     Returns:
         ``(..., 3, H, W)``; 0 wherever ``tfp_long`` is 0.
@@ -117,7 +116,6 @@ class Teacher(nn.Module):
         Args:
             blur: ``(B, 3, H, W)``, B,G,R in [0, 1].
             spike: ``(B, T, H/4, W/4)``, zeros and ones.
-            instants: frame indices.
 
         Returns:
             ``(B, M, 3, H, W)`` in [0, 1] for M instants.

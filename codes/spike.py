@@ -98,6 +98,17 @@ def tfp_long(spike: torch.Tensor, exposure=EXPOSURE) -> torch.Tensor:
     return torch.as_tensor(spike[..., start:stop, :, :]).mean(dim=-3, keepdim=True, dtype=torch.float32)
 
 
+def refuse_outside(instants, total: int) -> None:
+    """Refuse instants that are no frames of a stream.
+
+    Raises:
+        InputError: names the first.
+    """
+    for instant in instants:
+        if not 0 <= instant < total:
+            raise InputError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
+
+
 def mirrored(spike: torch.Tensor, frames: int) -> torch.Tensor:
     """A stream ``(..., T, H, W)`` with ``frames`` more on either side, mirrored at its ends: ``T + 2 * frames``.
 
@@ -124,10 +135,7 @@ def mirrored_windows(spike: torch.Tensor, instants, length: int) -> torch.Tensor
     Raises:
         ValueError: an instant outside the stream.
     """
-    total = spike.shape[-3]
-    for instant in instants:
-        if not 0 <= instant < total:
-            raise InputError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
+    refuse_outside(instants, spike.shape[-3])
     starts = [instant - length // 2 for instant in instants]
     return torch.stack([_mirrored(spike, start, start + length) for start in starts], dim=1)
 
@@ -156,9 +164,7 @@ def tfi(spike: torch.Tensor, instant: int) -> torch.Tensor:
     Returns:
         float32 ``(..., 1, H, W)`` in [0, 1], in spikes per frame.
     """
-    total = spike.shape[-3]
-    if not 0 <= instant < total:
-        raise InputError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
+    refuse_outside([instant], spike.shape[-3])
     fired = torch.as_tensor(spike).bool()
     before, after = fired[..., : instant + 1, :, :], fired[..., instant + 1 :, :, :]
     if after.shape[-3] == 0:
@@ -206,18 +212,3 @@ def middle_tfi(spike: torch.Tensor, instant: int, reach: int = 50, both: bool = 
     if both:
         interval = torch.where(found[0] & found[1], interval, 2 * reach)
     return 1.0 / interval.float()
-
-
-def middle_tfp(spike: torch.Tensor, instant: int, reach: int = 50) -> torch.Tensor:
-    """TFP beside :func:`middle_tfi`: the mean of the ``reach`` frames up to an instant and of as many after it.
-
-    Args:
-        spike: ``(..., T, H, W)``, tensor or array of any dtype, zeros and ones.
-        instant: frame index, 0 <= instant < T.
-        reach: frames on either side; those outside the stream are left out.
-
-    Returns:
-        float32 ``(..., 1, H, W)`` in [0, 1].
-    """
-    frames = spike[..., max(instant - reach + 1, 0) : instant + 1 + reach, :, :]
-    return torch.as_tensor(frames).mean(dim=-3, keepdim=True, dtype=torch.float32)

@@ -12,6 +12,7 @@ A student is a network that has
   ``(B, M, 3, H, W)``, not clipped;
 - ``encode(blur)``, what is the same for every instant, and ``decode(blur, encoded, spike)`` with spikes
   ``(B, spike_dim, H/4, W/4)`` of one instant to ``(B, 3, H, W)``: forward in two steps, for long sequences;
+- ``multiple``, if it pads its image to sides that are multiples of more than 4;
 - a record in :mod:`codes.model.registry`.
 """
 
@@ -22,9 +23,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from codes.errors import InputError
 from codes.image import grey
-from codes.spike import EXPOSURE, mirrored, mirrored_windows, spike_windows, tfp_long
+from codes.spike import EXPOSURE, mirrored, mirrored_windows, refuse_outside, spike_windows, tfp_long
 
 PYRAMID = (2, 2, 3, 5, 10, 20, 51)
 """Lengths of the windows of :func:`spike_pyramid` on either side of the 7 single frames."""
@@ -49,6 +49,7 @@ def spike_pyramid(spike: torch.Tensor, instants) -> torch.Tensor:
         float32 ``(B, M, 21, H, W)`` in [0, 1].
     """
     total = spike.shape[1]
+    refuse_outside(instants, total)
     spike = torch.as_tensor(spike)
     exact = torch.float32 if spike.is_floating_point() else torch.int32
     # Sums from the beginning serve all instants; for one alone the frames of its windows are less work.
@@ -60,8 +61,6 @@ def spike_pyramid(spike: torch.Tensor, instants) -> torch.Tensor:
     windows += [(offset, offset + 1) for offset in range(-3, 4)] + after
     channels = []
     for instant in instants:
-        if not 0 <= instant < total:
-            raise InputError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
         for start, stop in windows:
             first, last = min(max(instant + start, 0), total), min(max(instant + stop, 0), total)
             total_of = sums[:, last] - sums[:, first] if many else spike[:, first:last].sum(dim=1, dtype=exact)

@@ -5,11 +5,21 @@ r"""An app in the browser: give a photo and its spike stream, see what the check
     python scripts/app.py --host 0.0.0.0 --port 8000 --max_mb 50        # for others, too: it asks for no password
 
 It listens on this computer alone unless --host says otherwise. One capture is deblurred at a time, others wait. What is
-uploaded and made lies in a temporary folder: it is removed an hour later, and all of it when the app ends.
+uploaded and made lies in a temporary folder: it is removed after --keep_minutes, and all of it when the app ends.
 """
 
+import contextlib
+import os
 import re
+import secrets
+import shutil
+import signal
 import sys
+import tempfile
+import threading
+import time
+import traceback
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,13 +31,21 @@ from codes.engine.options import Size, option, parse_config, weights_of, with_we
 from codes.errors import InputError, one_line  # noqa: E402
 from codes.model.registry import method_names  # noqa: E402
 
-KEPT = 3600
-"""Seconds until what was uploaded or made is removed."""
-
 EXAMPLE = Size(256, 448)
 """Size of the example that is rendered."""
 
 FLIPS = {"none": set(), "vertical": {"v"}, "horizontal": {"h"}, "both": {"v", "h"}}
+
+REMEDIES = {
+    "flip": ("Flip", r"--flip (vertical|horizontal|both)"),
+    "bit_order": ("Bit order", r"--bit_order (big|little)"),
+    "exposure": ("Exposure", r"--exposure (\d+:\d+)\b(?! leaves)|\(best (\d+:\d+)\)"),
+    "tone": ("Tone", r"--tone ([a-z]+(?::[\d.]+)?)"),
+    "crop": ("Field of view", r"--crop=([-\d,]+)"),
+    "size": ("Spike size", r"may hold frames of (\d+x\d+)|; (\d+x\d+)[^;]* would fit its length"),
+    "exif": ("Turn the photo as its Exif says", r"--(no)-exif"),
+}
+"""Field -> its label, and how the checks say what would mend it."""
 
 
 @with_weights
@@ -37,12 +55,13 @@ class AppConfig:
 
     host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: every one of this computer")
     port: int = option(7860, "port", low=1, high=65535)
-    max_mb: int = option(200, "largest file, in MB", low=1)
+    max_mb: int = option(200, "largest file, in MB; an archive may unpack to 8 times that", low=1)
     max_megapixels: float = option(12.0, "largest image", above=0)
     max_frames: int = option(97, "most sharp frames", low=1)
     max_waiting: int = option(20, "most captures that wait", low=1)
+    keep_minutes: float = option(60.0, "until what was uploaded or made is removed", above=0)
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
-    precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "of the networks")
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = option("fp32", "of the networks")
 
 
 @dataclass(frozen=True)
@@ -51,16 +70,19 @@ class Asked:
 
     blur: str | None
     spike: str | None
-    size: str
-    exposure: str
+    auto: bool
     flip: str
     bit_order: str
+    exposure: str
+    tone: str
     crop: str
-    auto: bool
+    size: str
+    exif: str
 
-    def open(self, most: float):
-        """The capture; ``most``: megapixels."""
+    def open(self, cfg: AppConfig):
+        """The capture, with a doubt about its tone where that is told and does not fit."""
         from codes.inference import Reading, open_capture
+        from codes.tone import estimate
 
         if not (self.blur and self.spike):
             raise InputError("give a photo and a stream, or take the example")
@@ -70,15 +92,29 @@ class Asked:
             bit_order=self.bit_order,
             exposure=slice(*exposure) if exposure else None,
             flip=self.flip,
-            crop=_numbers(self.crop, r"(-?\d+),(-?\d+),(\d+),(\d+)", "crop", "TOP,LEFT,HEIGHT,WIDTH"),
-            tone="auto" if self.auto else "linear",
+            crop=_numbers(self.crop, r"(-?\d+),(-?\d+),(\d+),(\d+)", "field of view", "TOP,LEFT,HEIGHT,WIDTH"),
+            tone=self.tone if self.tone != "found" else "auto" if self.auto else "linear",
             align="auto" if self.auto else "off",
             bad_pixels=self.auto,
+            exif=self.exif == "yes",
         )
         height, width = read_size(self.blur)
-        if height * width > most * 1e6:
-            raise InputError(f"the image has more than {most:g} megapixels, which is the limit of this app")
-        return open_capture(self.blur, self.spike, reading)
+        if height * width > cfg.max_megapixels * 1e6:
+            raise InputError(
+                f"the image has more than {cfg.max_megapixels:g} megapixels, which is the limit of this app"
+            )
+        if zipfile.is_zipfile(self.spike):
+            with zipfile.ZipFile(self.spike) as archive:
+                if sum(member.file_size for member in archive.infolist()) > 8e6 * cfg.max_mb:
+                    raise InputError(f"{self.spike} unpacks to more than {8 * cfg.max_mb} MB, the limit of this app")
+        capture = open_capture(self.blur, self.spike, reading)
+        found = estimate(capture.picture, capture.tfp_long())
+        if reading.tone == "auto" or not found.sure or found.tone == capture.tone:
+            return capture
+        return capture.doubted(
+            f"the photo is taken as {capture.tone.name} and looks like {found.tone.name} (gamma {found.gamma:.2f}, "
+            f"{found.low:.2f} to {found.high:.2f} fit); try --tone {found.tone.name}"
+        )
 
     def said(self, error) -> str:
         """An error in one line, without the folders of uploads."""
@@ -111,23 +147,22 @@ def _numbers(text: str, pattern: str, name: str, form: str) -> tuple | None:
 
 def remedies(said: str, asked: Asked) -> dict[str, str]:
     """What would mend what the checks say: field -> value."""
-    found = {}
-    if flip := re.search(r"--flip (vertical|horizontal|both)", said):
-        turned = FLIPS[asked.flip] ^ FLIPS[flip[1]]
+    matches = {field: re.search(pattern, said) for field, (_, pattern) in REMEDIES.items()}
+    found = {field: next(filter(None, match.groups())) for field, match in matches.items() if match}
+    if "flip" in found:
+        turned = FLIPS[asked.flip] ^ FLIPS[found["flip"]]
         found["flip"] = next(name for name, turns in FLIPS.items() if turns == turned)
-    if "--bit_order" in said:
+    if "bit_order" in found:
         found["bit_order"] = "little" if asked.bit_order == "big" else "big"
-    if (crop := re.search(r"--crop=([-\d,]+)", said)) and not (asked.crop or "").strip():
-        found["crop"] = crop[1]
-    if window := re.search(r"--exposure (\d+:\d+)\b(?! leaves)", said):
-        found["exposure"] = window[1]
+    if (asked.crop or "").strip():  # a second one is counted from what the first made of the photo
+        found.pop("crop", None)
     return found
 
 
-def look(asked: Asked, most: float) -> tuple[str, dict[str, str]]:
+def look(asked: Asked, cfg: AppConfig) -> tuple[str, dict[str, str]]:
     """What the checks say in words, and the remedies."""
     try:
-        capture = asked.open(most)
+        capture = asked.open(cfg)
     except (InputError, OSError) as error:
         text = asked.said(error)
         return f"**Cannot be used:** {text}", remedies(text, asked)
@@ -160,82 +195,104 @@ def example(folder: Path) -> tuple[str, str]:
     return str(paths[0]), str(paths[1])
 
 
-def deblur(asked: Asked, deblurrer, count: int, cfg: AppConfig, folder: Path, step) -> None:
-    """Write frames, video, archive and page to ``folder``; ``step(done, of)`` is told of each frame."""
-    import zipfile
+class Cancelled(Exception):  # noqa: N818
+    """Nobody waits for the job any more."""
 
+
+def deblur(asked: Asked, deblurrer, frames: str, cfg: AppConfig, folder: Path, step) -> int:
+    """Write frames, video, archive and page to ``folder``; ``step(done, of)`` is told of each frame.
+
+    Returns:
+        How many frames.
+    """
     from codes.image import AnimationWriter, write_image
+    from codes.inference.captures import chosen_instants
     from codes.report.page import Page, capture_view, made_by
-    from codes.spike import evenly
 
-    capture = asked.open(cfg.max_megapixels)
-    if not 1 <= count <= cfg.max_frames:
-        raise InputError(f"{count} frames; expected 1 to {cfg.max_frames}")
-    instants = evenly(capture.exposure, count)
-    with AnimationWriter(folder / "sequence.mp4", 12, count > 1) as video:
+    capture = asked.open(cfg)
+    instants = chosen_instants(frames, capture.exposure)
+    if len(instants) > cfg.max_frames:
+        raise InputError(f"{len(instants)} frames; the limit of this app is {cfg.max_frames}")
+    with AnimationWriter(folder / "sequence.mp4", 12, len(instants) > 1) as video:
         for done, (instant, frame) in enumerate(zip(instants, deblurrer.frames(capture, instants), strict=True), 1):
             write_image(folder / f"{instant:03}.png", frame)
             video.add(frame)
-            step(done, count)
+            step(done, len(instants))
     name, title = Path(asked.blur).name, deblurrer.method.title
-    view = capture_view(folder, capture.picture, capture.spike, instants, title, name=name, notes=capture.notes)
+    notes = [*capture.doubts, *capture.notes]
+    view = capture_view(folder, capture.picture, capture.spike, instants, title, name=name, notes=notes)
     about = {"Method": title, "Weights": ", ".join(Path(path).name for path in deblurrer.method.weights)}
     Page(name, views=[view], about=about | made_by()).write(folder / "index.html")
     with zipfile.ZipFile(folder / "frames.zip", "w") as archive:
-        for instant in instants:
+        for instant in dict.fromkeys(instants):
             archive.write(folder / f"{instant:03}.png", f"{instant:03}.png")
+    return len(instants)
+
+
+def sweep(folders: list[Path], minutes: float) -> None:
+    """Remove what lies in the folders for longer, for ever."""
+    while True:
+        time.sleep(min(15 * minutes, 600))
+        for path in (path for folder in folders if folder.is_dir() for path in folder.iterdir()):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < time.time() - 60 * minutes:
+                    shutil.rmtree(path)
 
 
 def build(cfg: AppConfig, deblurrers: dict, results: Path, gr):
     """The app's form; ``deblurrers``: name -> :class:`codes.inference.Deblurrer`."""
-    import html
-    import secrets
-    import shutil
-    import time
-    import traceback
-
     names = {deblurrer.method.title: name for name, deblurrer in deblurrers.items()}
-    fields = ("flip", "bit_order", "crop", "exposure")
-    labels = {"flip": "Flip", "bit_order": "Bit order", "crop": "Crop", "exposure": "Exposure"}
+    jobs: dict[str, threading.Event] = {}  # session -> set: cancelled
 
     def looked(*values):
         if not (values[0] and values[1]):
-            return ["Give a photo and a stream.", *[gr.update(visible=False)] * len(fields)]
+            return ["Give a photo and a stream.", *[gr.update(visible=False)] * len(REMEDIES)]
         try:
-            text, found = look(Asked(*values), cfg.max_megapixels)
+            text, found = look(Asked(*values), cfg)
         except Exception:  # a bug: its traceback belongs on the server, not to a visitor
             traceback.print_exc()
             text, found = "**Cannot be used:** the check failed; the terminal of the app says why", {}
-        buttons = [
-            gr.update(visible=field in found, value=f"{labels[field]}: {found.get(field, '')}") for field in fields
-        ]
-        return [text, *buttons]
+        labels = {field: f"{label}: {found.get(field, '')}" for field, (label, _) in REMEDIES.items()}
+        return [text, *(gr.update(visible=field in found, value=labels[field]) for field in REMEDIES)]
 
-    def mended(text):
-        return text.partition(": ")[2]
+    def begun(request: gr.Request):
+        jobs[request.session_hash] = threading.Event()
+        return gr.update(interactive=False), gr.update(visible=True), "waiting"
 
-    def made(method, count, *values, progress=gr.Progress()):  # noqa: B008
-        for old in results.iterdir():
-            if time.time() - old.stat().st_mtime > KEPT:
-                shutil.rmtree(old, ignore_errors=True)
+    def cancelled(request: gr.Request):
+        if job := jobs.pop(request.session_hash, None):
+            job.set()
+
+    def made(request: gr.Request, method, frames, *values, progress=gr.Progress()):  # noqa: B008
         folder, asked = results / secrets.token_urlsafe(16), Asked(*values)
+        job = jobs.get(request.session_hash)
+
+        def told(done, of):
+            if job is None or job.is_set():
+                raise Cancelled
+            progress((done, of), desc="deblurring", unit="frames")
+
         folder.mkdir()
         try:
-            progress(0, desc="reading")
-            told = lambda done, of: progress((done, of), desc="deblurring", unit="frames")  # noqa: E731
-            deblur(asked, deblurrers[names[method]], int(count), cfg, folder, told)
+            told(0, 1)
+            count = deblur(asked, deblurrers[names[method]], frames, cfg, folder, told)
         except Exception as error:
             shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, Cancelled):
+                return "**Cancelled**", "", None
             if not isinstance(error, InputError | OSError):
                 traceback.print_exc()
                 error = InputError("deblurring failed; the terminal of the app says why")
             return f"**Cannot be used:** {asked.said(error)}", "", None
         files = [str(path) for name in ("sequence.mp4", "frames.zip") if (path := folder / name).is_file()]
-        address = html.escape(f"results/{folder.name}/index.html")
+        address = f"results/{folder.name}/index.html"
         page = f'<iframe title="Viewer" src="{address}" style="width: 100%; height: 85vh; border: 0"></iframe>'
-        return f"**Done:** {int(count)} frames by {method}", page, files
+        return f"**Done:** {count} frames by {method}", page, files
 
-    with gr.Blocks(title="S-SDM", analytics_enabled=False, delete_cache=(600, KEPT)) as app:
+    def ended():
+        return gr.update(interactive=True), gr.update(visible=False)
+
+    with gr.Blocks(title="S-SDM", analytics_enabled=False) as app:
         gr.Markdown("# S-SDM: a sharp video from one blurry photo and its spikes")
         with gr.Row():
             blur = gr.File(label="Blurry photo", elem_id="blur")
@@ -243,49 +300,51 @@ def build(cfg: AppConfig, deblurrers: dict, results: Path, gr):
             shown = gr.Button("Render an example", elem_id="example")
         with gr.Accordion("What is known of them", open=False, elem_id="known"):
             auto = gr.Checkbox(True, label="Find what is not told, and mend what is clear", elem_id="auto")
+            kinds: dict = {
+                "flip": (gr.Dropdown, {"choices": list(FLIPS), "value": "none"}),
+                "bit_order": (gr.Dropdown, {"choices": ["little", "big"], "value": "little"}),
+                "exposure": (gr.Textbox, {"placeholder": "START:END; found; 20:117 of 137 frames"}),
+                "tone": (gr.Dropdown, {"choices": ["found", "linear", "srgb", "gamma:2.2"], "value": "found"}),
+                "crop": (gr.Textbox, {"placeholder": "TOP,LEFT,HEIGHT,WIDTH; all of the photo"}),
+                "size": (gr.Textbox, {"placeholder": "HEIGHTxWIDTH; found"}),
+                "exif": (gr.Dropdown, {"choices": ["yes", "no"], "value": "yes"}),
+            }
+            kinds["tone"][1]["allow_custom_value"] = True
             with gr.Row():
-                size = gr.Textbox(label="Spike size, HEIGHTxWIDTH", placeholder="found")
-                exposure = gr.Textbox(
-                    label="Exposure, START:END", placeholder="found; 20:117 of 137 frames", elem_id="exposure"
-                )
-                flip = gr.Dropdown(list(FLIPS), value="none", label="Flip", elem_id="flip")
-                bits = gr.Dropdown(["little", "big"], value="little", label="Bit order")
-                crop = gr.Textbox(label="Crop, TOP,LEFT,HEIGHT,WIDTH", placeholder="all of the photo")
+                fields = {
+                    field: kinds[field][0](label=label, elem_id=field, **kinds[field][1])
+                    for field, (label, _) in REMEDIES.items()
+                }
         status = gr.Markdown("Give a photo and a stream.", elem_id="status")
         with gr.Row():
-            buttons = [gr.Button(labels[field], visible=False, elem_id=f"mend_{field}") for field in fields]
+            buttons = {field: gr.Button(visible=False, elem_id=f"mend_{field}") for field in REMEDIES}
         with gr.Row():
             first = next(title for title, name in names.items() if name == ("ldn" if "ldn" in deblurrers else name))
             method = gr.Dropdown(list(names), value=first, label="Method")
-            count = gr.Slider(1, cfg.max_frames, min(7, cfg.max_frames), step=1, label="Instants", elem_id="count")
+            frames = gr.Textbox("7", label="Instants: how many, or which (20,68,116)", elem_id="frames")
             go = gr.Button("Deblur", variant="primary", elem_id="go")
+            cancel = gr.Button("Cancel", visible=False, elem_id="cancel")
         done = gr.Markdown("", elem_id="done")
         viewer = gr.HTML("", elem_id="page")
         files = gr.File(label="Video and frames", file_count="multiple", interactive=False, elem_id="files")
 
-        asked = [blur, spike, size, exposure, flip, bits, crop, auto]
+        asked = [blur, spike, auto, *fields.values()]
         for field in asked:
-            field.change(looked, asked, [status, *buttons], show_progress="hidden")
-        targets = {"flip": flip, "bit_order": bits, "crop": crop, "exposure": exposure}
-        for field, button in zip(fields, buttons, strict=True):
-            button.click(mended, button, targets[field])
-        shown.click(lambda: example(Path(_new_folder(results))), None, [blur, spike])
-        go.click(made, [method, count, *asked], [done, viewer, files], concurrency_limit=1, concurrency_id="job")
+            field.change(looked, asked, [status, *buttons.values()], show_progress="hidden", trigger_mode="always_last")
+        for field, button in buttons.items():
+            button.click(lambda text: text.partition(": ")[2], button, fields[field])
+        shown.click(lambda: example(Path(tempfile.mkdtemp(dir=results))), None, [blur, spike])
+        go.click(begun, None, [go, cancel, done], queue=False).then(
+            made, [method, frames, *asked], [done, viewer, files], concurrency_limit=1
+        ).then(ended, None, [go, cancel], queue=False)
+        cancel.click(cancelled, None, None, queue=False)
+        app.unload(cancelled)  # who closes the page waits no more
     return app.queue(max_size=cfg.max_waiting, default_concurrency_limit=1)
-
-
-def _new_folder(results: Path) -> str:
-    import tempfile
-
-    return tempfile.mkdtemp(dir=results)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Load the networks, listen."""
     cfg = parse_config(AppConfig, argv)
-    import os
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="ssdm-app-") as temporary:
         results, uploads = Path(temporary, "results"), Path(temporary, "uploads")
         results.mkdir()
@@ -306,6 +365,7 @@ def main(argv: list[str] | None = None) -> None:
                 deblurrers[name] = Deblurrer(name, device=cfg.device, precision=cfg.precision, **paths)
             except FileNotFoundError:
                 continue  # a method without weights is not offered
+        threading.Thread(target=sweep, args=([results, uploads], cfg.keep_minutes), daemon=True).start()
         server = FastAPI()
         server.mount("/results", StaticFiles(directory=results))
         fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}  # none from elsewhere
@@ -321,8 +381,9 @@ def main(argv: list[str] | None = None) -> None:
             ssr_mode=False,
             theme=gr.themes.Default(**fonts),
         )
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is removed then, too
         print(f"http://{cfg.host}:{cfg.port} (Ctrl+C ends it)", flush=True)
-        uvicorn.run(server, host=cfg.host, port=cfg.port, log_level="warning")
+        uvicorn.run(server, host=cfg.host, port=cfg.port, log_level="warning", timeout_graceful_shutdown=2)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from codes.engine.command import command  # noqa: E402
 from codes.engine.options import Size, option, parse_config, weights_of, with_weights  # noqa: E402
+from codes.engine.shard import WHOLE, Shard, shard_option  # noqa: E402
 from codes.errors import InputError  # noqa: E402
 from codes.exposure import read_exposure  # noqa: E402
 from codes.model.registry import method_names  # noqa: E402
@@ -55,6 +56,7 @@ class DeblurConfig:
     data_type: Literal["GOPRO", "real"] = option("GOPRO", "layout of --base_folder; real: RSB", group=CAPTURES)
     vth: float = option(0.0, "threshold of the data set's spikes", low=0, group=CAPTURES)
     limit: int = option(0, "of many captures take the first N; 0 is all", low=0, group=CAPTURES)
+    shard: Shard = shard_option("captures", group=CAPTURES)
     spike_size: Size | None = option(
         None, "size of the spikes; otherwise what fits the file and looks like the image", low=1, group=LIE
     )
@@ -117,15 +119,19 @@ class DeblurConfig:
     brightness: str = option("auto", "spikes alone: what the light is multiplied by", metavar="auto|X", group=MAKE)
     fps: int = option(12, "frames per second of the videos", low=1, group=MAKE)
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", group=HARDWARE)
-    precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "of the networks", group=HARDWARE)
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = option("fp32", "of the networks", group=HARDWARE)
     tile: int = option(-1, "side of tiles; 0: whole images; -1: tiles above 6 MP", group=HARDWARE)
+
+    def __post_init__(self):
+        if self.shard != WHOLE and (self.calibrate or not (self.base_folder or (self.spike and self.spike.is_dir()))):
+            raise InputError("--shard shares out the captures of folders or of a data set, and has no effect without")
 
 
 def write_sequence(folder: Path, instants, frames, fps: int, blur=None, title: str = "", bar=None):
     """Frames as PNG, and of more than one the videos; returns the middle one."""
     import cv2
 
-    from codes.image import AnimationWriter, grid, write_animation, write_image
+    from codes.image import AnimationWriter, grid, write_gif, write_image
 
     many, small, middle = len(instants) > 1, [], None
 
@@ -149,7 +155,7 @@ def write_sequence(folder: Path, instants, frames, fps: int, blur=None, title: s
                 if bar is not None:
                     bar.update()
     if many:
-        write_animation(folder / "sequence.gif", small + small[-2:0:-1], fps)
+        write_gif(folder / "sequence.gif", small + small[-2:0:-1], fps)
     return middle
 
 
@@ -171,7 +177,8 @@ def deblur(cfg, deblurrer, capture, name: str, bar, sharp=None):
     middle = write_sequence(folder, instants, frames, cfg.fps, blur, title, bar)
     cells = [(blur, "Blurry input"), (preview, "Long TFP"), (middle, f"{title}, t = {instants[len(instants) // 2]}")]
     write_image(folder / "comparison.png", magnified(cells))
-    return capture_view(folder, blur, capture.spike, instants, title, sharp, name or cfg.blur.name, capture.notes)
+    notes = [*capture.doubts, *capture.notes]
+    return capture_view(folder, blur, capture.spike, instants, title, sharp, name or cfg.blur.name, notes)
 
 
 def write_page(cfg, about: dict[str, str], folder: Path, views: list) -> None:
@@ -184,6 +191,25 @@ def write_page(cfg, about: dict[str, str], folder: Path, views: list) -> None:
     else:
         page = Page(f"{len(views)} captures", [Section("Captures", samples=of_views(views))], about=about, fps=cfg.fps)
     page.write(folder / "index.html")
+
+
+def write_index(cfg, names: list[str]) -> None:
+    """The page of several captures, from their own; those that another command made do not count.
+
+    Raises:
+        InputError: parts are to be merged, and some are missing.
+    """
+    from codes.errors import readable
+    from codes.report.page import made_by, read_page
+
+    command = readable(made_by()["Command"])
+    pages = {name: read_page(cfg.out / name / "index.html") for name in names}
+    pages = {name: page for name, page in pages.items() if page and page.about.get("Command") == command}
+    if cfg.shard.merges:
+        cfg.shard.require("captures", {name: name in pages for name in names})
+    if len(names) > 1:
+        about = pages[names[0]].about
+        write_page(cfg, about, cfg.out, [view for name in names for view in pages[name].views])
 
 
 def show_spikes(cfg) -> None:
@@ -201,7 +227,8 @@ def show_spikes(cfg) -> None:
         raise InputError(f"--blur is not given; spikes alone: --method {', '.join(METHODS)} (see --help)")
     how = {"weights": Weights(**weights_of(cfg)), "device": choose_device(cfg.device)}
     layout = streams.Layout(cfg.spike_size and tuple(cfg.spike_size), cfg.row_bits, cfg.bit_order, cfg.key, cfg.axes)
-    for path in find_streams(cfg.spike)[: cfg.limit or None]:
+    there: dict[str, bool] = {}
+    for path in cfg.shard.of(find_streams(cfg.spike)[: cfg.limit or None]):
         spike = streams.flip(streams.read_stream(path, layout), cfg.flip)
         folder = cfg.out / path.stem if cfg.spike.is_dir() else cfg.out
         if cfg.bad_pixels != "off" and (bad := pixels.find_bad_pixels(spike)).any():
@@ -209,6 +236,10 @@ def show_spikes(cfg) -> None:
             spike = pixels.fill(spike, bad)
         given = cfg.exposure if isinstance(cfg.exposure, slice) else slice(0, len(spike))
         instants = chosen_instants(cfg.frames, slice(given.start, min(given.stop, len(spike))))
+        if cfg.shard.merges:
+            last = "sequence.gif" if len(instants) > 1 else f"{instants[0]:03}.png"
+            there[path.stem] = (folder / last).is_file()
+            continue
         first = next(pictures(spike, [instants[len(instants) // 2]], cfg.method, cfg.window, **how))
         scale = brightness(first, cfg.brightness)
         lights = pictures(spike, instants, cfg.method, cfg.window, **how)
@@ -218,6 +249,9 @@ def show_spikes(cfg) -> None:
             f"{folder}: {len(instants)} pictures of {height}x{width} by {cfg.method}; a grey level is "
             f"{1 / (255 * scale):.3g} spikes a frame (--brightness {scale:.3g}); {100 * spike.mean():.1f} % of all fire"
         )
+
+    if cfg.shard.merges:
+        cfg.shard.require("streams", there)
 
 
 def shortest(path: str) -> str:
@@ -254,6 +288,9 @@ def main() -> None:
         camera.write(cfg.calibrate)
         print(*lines, f"{cfg.calibrate}: tone {camera.tone.name} and registration of {len(lines)} captures", sep="\n")
         return
+    if cfg.shard.merges:
+        write_index(cfg, [name for name, *_ in captures])
+        return
     known = cfg.exposure if isinstance(cfg.exposure, slice) else slice(EXPOSURE.start, EXPOSURE.stop)
     if isinstance(cfg.exposure, slice) or "," in cfg.frames or not cfg.frames.isdecimal():
         chosen_instants(cfg.frames, known)  # refused before work begins
@@ -271,17 +308,16 @@ def main() -> None:
     print(f"{deblurrer.method.title} ({weights}), {cfg.precision} on {describe(deblurrer.device)}")
     sharp = sharp_frames(cfg.base_folder, cfg.data_type, cfg.vth) if cfg.base_folder else {}
     about = {"Method": deblurrer.method.title, "Weights": weights, "Device": describe(deblurrer.device)} | made_by()
-    views = []
     hide = not sys.stderr.isatty()
     with tqdm(unit="frame", dynamic_ncols=True, disable=hide) as bar:
-        for name, capture in opened(captures, reading):
+        for name, capture in opened(cfg.shard.of(captures), reading):
             count = len(chosen_instants(cfg.frames, capture.exposure))
             bar.total = (bar.total or 0) + count
-            views.append(deblur(cfg, deblurrer, capture, name, bar, sharp.get(name)))
-            write_page(cfg, about, cfg.out / name, views[-1:])
+            view = deblur(cfg, deblurrer, capture, name, bar, sharp.get(name))
+            write_page(cfg, about, cfg.out / name, [view])
             tqdm.write(f"{cfg.out / name}: {count} frames of {capture.blur.shape[0]}x{capture.blur.shape[1]}")
-    if len(views) > 1:
-        write_page(cfg, about, cfg.out, views)
+    if not cfg.shard.is_part:
+        write_index(cfg, [name for name, *_ in captures])
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ NO_PHOTO = (
     *("*hanukkah*", "*/christmas_tree.png", "*/candy_cane.png", "*chick-hatched*", "*/eye.png", "*/hedgehog.png"),
     *("*/bee.png", "*chineseJunk*"),
 )
+WALLPAPERS = "BytheWater ColdRipple ColorfulCups EveningGlow FallenLeaf Kite OneStandsOut Path".split()
 SOURCES = (
     Source("gcompris-qt-data", GPL3, "photos", GCOMPRIS + "explore_monuments.rcc", ("*",), ("*france/*",)),
     Source("gcompris-qt-data", GPL3, "photos", GCOMPRIS + "erase.rcc", ("*.webp",)),
@@ -81,13 +82,7 @@ SOURCES = (
         "LGPL-3 (metadata.json of each wallpaper)",
         "photos",
         "usr/share/wallpapers",
-        tuple(
-            f"{name}/contents/images/2560x1600.jpg"
-            for name in (
-                *("BytheWater", "ColdRipple", "ColorfulCups", "EveningGlow", "FallenLeaf"),
-                *("Kite", "OneStandsOut", "Path"),
-            )
-        ),
+        tuple(f"{name}/contents/images/2560x1600.jpg" for name in WALLPAPERS),
     ),
     Source("lomiri-wallpapers-20.04", "CC-BY-SA-3.0", "photos", "usr/share/backgrounds", ("Kleiber*.jpg",)),
     Source("tuxpaint-stamps-default", "GPL-2", "cutouts", "usr/share/tuxpaint/stamps", STAMPS, NO_PHOTO),

@@ -9,7 +9,7 @@ The raw folder holds one folder of numbered images per sequence (or the images t
 sharp_data come beside it, as the official scripts make them (codes/making/preparation.py says what of which frames).
 The published figures used XVFI for the frames between; feed its output with --interp none. The same command goes on
 where it was interrupted; what exists is not made again. prepared.json keeps the options: with others, a folder is not
-added to.
+added to. --shard I/N makes a part of the sequences, as on many machines (docs/data.md).
 """
 
 import sys

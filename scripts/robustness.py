@@ -66,7 +66,7 @@ class RobustnessConfig:
         group=MEASURED,
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", group=HARDWARE)
-    precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "of the networks", group=HARDWARE)
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = option("fp32", "of the networks", group=HARDWARE)
 
     def __post_init__(self):
         if wrong := set(self.ratio or ()) - set(RATIOS):
@@ -107,9 +107,8 @@ def measure(points, methods: dict, settings: list, cfg: RobustnessConfig, photos
             if not parts:
                 continue
             sample = sample_of(index, motion, photos, cfg.size, cfg.seed)
-            blur, sharp, lights = record(Scene(sample), cfg.size, {setting.view for setting, _ in parts})
-            photo = blur
-            blur, sharp = (torch.from_numpy(to_float(image))[None].to(device) for image in (blur, sharp))
+            photo, sharp, lights = record(Scene(sample), cfg.size, {setting.view for setting, _ in parts})
+            blur, sharp = (torch.from_numpy(to_float(image))[None].to(device) for image in (photo, sharp))
             for setting, missing in parts:
                 stream = spikes(lights[setting.view], setting, cfg.size, sample.rng(2))
                 view = None

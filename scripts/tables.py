@@ -20,6 +20,8 @@ that --data_type allows.
 
 index.html shows the tables, every sample, sorted and plotted, and the pictures of the first ones (--eval_images).
 
+Parts (--shard I/N) leave the figures of their samples in parts/; --shard merge/N writes the tables from them.
+
 Images of another program, DIR/[vthV/]<sequence>/<frame>.png named as in sharp_data, get a row by
 --predictions NAME=DIR.
 """
@@ -44,6 +46,7 @@ from codes.engine.options import (  # noqa: E402
     weights_of,
     with_weights,
 )
+from codes.engine.shard import WHOLE, Shard, shard_option  # noqa: E402
 from codes.errors import InputError, MissingFileError, one_line  # noqa: E402
 from codes.model.registry import method_names, weight_options  # noqa: E402
 
@@ -56,6 +59,7 @@ USED_BY = {  # an option that some tables do not heed is refused with them
     "predictions": QUALITY,
     "no_reblur_path": ("ablation",),
     "reblur_frames": ("real",),
+    "shard": (*QUALITY, "real"),
     **dict.fromkeys(("size", "quick", "memory", "peak"), ("efficiency",)),
 }
 
@@ -90,6 +94,7 @@ class TablesConfig(EvalConfig):
     size: Size = option("720x1280", "image size of 'efficiency'", low=64, multiple=4)
     quick: bool = option(False, "'efficiency' at 96x128, each thing once: does it run at all")
     memory: bool = option(True, "measure peak memory; on a CPU each network in a process of its own")
+    shard: Shard = shard_option("samples")
     peak: str = option("", "only print the peak memory of a network of 'efficiency', in bytes (used by the script)")
 
     def __post_init__(self):
@@ -109,8 +114,6 @@ def find_methods(cfg: TablesConfig, device, notes: list[str], titles: dict | Non
     """The methods whose weights are there, on ``device``.
 
     Args:
-        cfg: the configuration.
-        device: where to put their networks.
         notes: what is left out is added.
         titles: name -> title, of those methods that are wanted; None: all, as they are called.
         each: for each method one of each of its weights, not the first at hand alone.
@@ -210,7 +213,7 @@ def quality(cfg: TablesConfig, name: str, device):
         title = f"Sequence reconstruction, {at}" if name == "sequence" else f"Methods side by side, {at}"
         asked = Quality(name, title, protocol, methods, vths, **common)
     notes += trained_for(cfg)
-    return asked.table(cfg, device, cfg.out)
+    return asked.table(cfg, device, cfg.out, parts_of(cfg))
 
 
 def ablation(cfg: TablesConfig, device, notes: list[str]) -> list:
@@ -287,9 +290,18 @@ def real(cfg: TablesConfig, name: str, device):
     notes = []
     methods = find_methods(cfg, device, notes)
     notes += trained_for(cfg)
-    table = real_table(cfg, device, cfg.out, methods, cfg.reblur_frames)
-    table.notes += notes
+    table = real_table(cfg, device, cfg.out, methods, cfg.reblur_frames, parts_of(cfg))
+    if table:
+        table.notes += notes
     return table
+
+
+def parts_of(cfg: TablesConfig):
+    """Where parts leave the figures of their samples; None for the whole."""
+    from codes.report.page import made_by
+    from codes.report.parts import Parts
+
+    return None if cfg.shard == WHOLE else Parts(cfg.shard, cfg.out / "parts", made_by()["Command"])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -302,9 +314,15 @@ def main(argv: list[str] | None = None) -> None:
     device, makers = choose_device(cfg.device), {"efficiency": efficiency, "real": real}
     wanted = (REAL if cfg.data_type == "real" else SHARP) if cfg.table == "all" else (cfg.table,)
     page = Page("S-SDM: " + ", ".join(wanted))
+    whole = {key: value for key, value in as_dict(cfg).items() if key != "shard"}
     for name in wanted:
+        if cfg.shard.is_part and name == "efficiency":  # not of samples: whoever merges makes it
+            continue
         table = makers.get(name, quality)(cfg, name, device)
-        table.about |= {"configuration": as_dict(cfg), "device": describe(device), "about": provenance()}
+        if not table:
+            print(f"{cfg.out}/parts: {name}, part {cfg.shard}", flush=True)
+            continue
+        table.about |= {"configuration": whole, "device": describe(device), "about": provenance()}
         table.write(cfg.out)
         page.sections += [Section(table.title, table), *table.sections]
         page.about = {"Data": str(cfg.base_folder), "Device": describe(device)} | made_by()

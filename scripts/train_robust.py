@@ -15,7 +15,7 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from codes.engine.command import command  # noqa: E402
-from codes.engine.options import Config, option, parse_config, refuse_idle  # noqa: E402
+from codes.engine.options import CropsConfig, option, parse_config, refuse_idle  # noqa: E402
 from codes.errors import InputError  # noqa: E402
 from codes.model.registry import network_of  # noqa: E402
 
@@ -23,7 +23,7 @@ Drawn = Literal["vth", "noise", "light", "dim", "ratio", "phase", "corners", "st
 
 
 @dataclass(frozen=True)
-class RobustConfig(Config):
+class RobustConfig(CropsConfig):
     """The recipe."""
 
     base_folder: Path = option("SCENES", "scenes of scripts/make_scenes.py", group="official", recipe=False)
@@ -36,21 +36,14 @@ class RobustConfig(Config):
     eval_folder: Path | None = option(
         None, "data set whose test split is evaluated (default: none)", group="the student", recipe=False
     )
-    bs: int = option(8, "scenes in a batch; with torchrun, of each rank", low=1, group="official")
     roi_size: int = option(128, "side of the training crop in image pixels", low=16, high=132, group="official")
-    lr: float = option(2e-3, "largest learning rate of Adam", low=0, group="official")
-    max_steps: int = option(20_000, "optimiser steps", low=1, group="run", recipe=False)
-    lr_schedule: Literal["onecycle", "cosine", "constant"] = option(
-        "onecycle", "learning rate over time; onecycle and cosine end at 0 with the last step", group="beyond"
-    )
-    grad_clip: float = option(1.0, "largest gradient norm (0: no limit)", low=0, group="beyond")
     eval_every: int = option(
         0, "epochs between saved weights and their evaluation (0: only at the end)", low=0, group="run", recipe=False
     )
-    precision: Literal["fp32", "bf16", "fp16"] = option("bf16", "autocast precision", group="run")
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = option("bf16", "autocast precision", group="run")
 
     def __post_init__(self):
-        refuse_idle(self, "beside --max_steps", "epochs")
+        super().__post_init__()
         refuse_idle(self, "on scenes", "train_split", "clip_output", "skip_bad_samples")
         if self.test_mode:
             raise InputError("weights are evaluated by scripts/train_student.py --student sdmnet --test_mode")

@@ -18,13 +18,13 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from codes.engine.command import command  # noqa: E402
-from codes.engine.options import Config, option, parse_config, refuse_idle  # noqa: E402
+from codes.engine.options import CropsConfig, option, parse_config, refuse_idle  # noqa: E402
 from codes.errors import InputError  # noqa: E402
 from codes.model.registry import network_of, students  # noqa: E402
 
 
 @dataclass(frozen=True)
-class StudentConfig(Config):
+class StudentConfig(CropsConfig):
     """The recipe of the weights in model/."""
 
     save_folder: Path = option("exp/Student", "where run folders are made", group="run", recipe=False)
@@ -43,22 +43,14 @@ class StudentConfig(Config):
     eval_folder: Path | None = option(
         None, "data set whose test split is evaluated (default: --base_folder)", group="the student", recipe=False
     )
-    bs: int = option(8, "batch size; with torchrun, of each rank", low=1, group="official")
-    roi_size: int = option(128, "side of the training crop in image pixels", low=16, group="official")
-    lr: float = option(2e-3, "largest learning rate of Adam", low=0, group="official")
-    max_steps: int = option(20_000, "optimiser steps", low=1, group="run", recipe=False)
-    lr_schedule: Literal["onecycle", "cosine", "constant"] = option(
-        "onecycle", "learning rate over time; onecycle and cosine end at 0 with the last step", group="beyond"
-    )
-    grad_clip: float = option(1.0, "largest gradient norm (0: no limit)", low=0, group="beyond")
     clip_output: bool = option(False, "clip outputs to [0, 1] before the loss", group="beyond")
     eval_every: int = option(
         0, "epochs between saved weights and their evaluation (0: only at the end)", low=0, group="run", recipe=False
     )
-    precision: Literal["fp32", "bf16", "fp16"] = option("bf16", "autocast precision", group="run")
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = option("bf16", "autocast precision", group="run")
 
     def __post_init__(self):
-        refuse_idle(self, "beside --max_steps", "epochs")
+        super().__post_init__()
         if self.student != "ldn":
             refuse_idle(self, f"with --student {self.student}", "student_spikes")
         if self.student == "sdmnet":

@@ -1,4 +1,5 @@
 import shutil
+import unicodedata
 
 import cv2
 import numpy as np
@@ -281,3 +282,12 @@ def test_names_that_are_no_utf8_can_be_shown(copy):
     data = SpikeData(copy, "GOPRO", "train")
     assert "\\xb2\\xe2\\xca\\xd4/000019" in data.names and len(data[len(data) - 1]["blur"]) == 3
     "".join(data.names).encode()
+
+
+def test_names_in_another_unicode_normalisation_are_named(copy):
+    """Of a data set that was made on a Mac in parts."""
+    for kind, form in (("blur_data", "NFC"), ("spike_data", "NFD")):
+        folder = sorted((copy / "train" / kind).iterdir())[0]
+        folder.rename(folder.with_name(unicodedata.normalize(form, "é")))
+    with pytest.raises(OSError, match=r"has no blur_data.*looks the same, but its accents are coded otherwise"):
+        SpikeData(copy, "GOPRO", "train")

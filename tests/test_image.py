@@ -1,3 +1,5 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from codes.image import (
     read_image,
     to_float,
     to_uint8,
-    write_animation,
+    write_gif,
     write_image,
 )
 
@@ -79,7 +81,7 @@ def test_label_writes_in_the_upper_left_and_leaves_the_rest():
 def test_animations_can_be_read_back(tmp_path):
     frames = [np.full((32, 48, 3), value, np.uint8) for value in (0, 120, 240)]
     frames[1][:, ::2], frames[1][:, 1::2] = 0, 240  # the palette is that of the middle frame
-    write_animation(tmp_path / "a.gif", frames)
+    write_gif(tmp_path / "a.gif", frames)
     video, levels = cv2.VideoCapture(str(tmp_path / "a.gif")), []
     while (frame := video.read()[1]) is not None and len(levels) < 10:
         assert frame.shape == (32, 48, 3)
@@ -93,7 +95,9 @@ def test_videos_are_what_browsers_and_slides_play(tmp_path):
 
     bars = np.uint8([[0, 0, 255], [0, 255, 0], [255, 0, 0], [255, 255, 255], [30, 160, 220]]).repeat(16, axis=0)
     frames = [np.roll(np.tile(bars, (49, 1, 1)), 16 * shift, axis=1) for shift in range(5)]
-    write_animation(tmp_path / "a.mp4", frames, fps=7)
+    with AnimationWriter(tmp_path / "a.mp4", fps=7) as writer:
+        for frame in frames:
+            writer.add(frame)
     with av.open(str(tmp_path / "a.mp4")) as container:
         stream = container.streams.video[0]
         context = stream.codec_context
@@ -117,8 +121,8 @@ def split_planes(planes, height, width):
 
 
 def test_a_video_that_fails_leaves_nothing(tmp_path):
-    with pytest.raises(ValueError, match="no known kind of video"):
-        write_animation(tmp_path / "a.xyz", [np.zeros((16, 16, 3), np.uint8)])
+    with pytest.raises(ValueError, match="no known kind of video"), AnimationWriter(tmp_path / "a.xyz"):
+        pass
     with pytest.raises(RuntimeError), AnimationWriter(tmp_path / "a.mp4") as writer:
         writer.add(np.zeros((16, 16, 3), np.uint8))
         raise RuntimeError
@@ -147,6 +151,20 @@ def test_animations_keep_the_colour_of_small_things(tmp_path):
     """A red spot of a thousandth of a grey textured picture, where a palette by frequency has no red."""
     frame = np.random.default_rng(0).integers(0, 256, (128, 128, 1), np.uint8).repeat(3, axis=2)
     frame[60:64, 60:64] = (30, 20, 220)
-    write_animation(tmp_path / "a.gif", [frame, frame])
+    write_gif(tmp_path / "a.gif", [frame, frame])
     shown = cv2.VideoCapture(str(tmp_path / "a.gif")).read()[1]
     assert np.abs(shown[61:63, 61:63].astype(int) - (30, 20, 220)).max() <= 12
+
+
+def test_images_that_cannot_be_used_say_why(tmp_path):
+    path = tmp_path / "a.tiff"
+    cv2.imwrite(str(path), np.random.default_rng(0).random((8, 8), np.float32))
+    with pytest.raises(ValueError, match="its numbers are float32: save it with 8 or 16 bits"):
+        read_image(path)
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ValueError, match="no image that can be decoded .* a Git LFS pointer"):
+        read_image(path)
+    path.unlink()
+    os.mkfifo(path)  # nobody writes to it: it must not be waited for
+    with pytest.raises(ValueError, match="it is a pipe: give a file"):
+        read_image(path)

@@ -1,3 +1,5 @@
+import gzip
+
 import numpy as np
 import pytest
 import torch
@@ -141,3 +143,19 @@ def test_tfi_by_hand():
     assert tfi(spike, 9).flatten().tolist() == [0, 0, 0, 0]
     with pytest.raises(ValueError, match="outside the 10-frame stream"):
         tfi(spike, 10)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 6576\n", "a Git LFS pointer"),
+        (b"<!DOCTYPE html><html>404</html>", "a web page"),
+        (gzip.compress(bytes(6576)), "packed with gzip: unpack it"),
+        (np.random.default_rng(0).bytes(6576).replace(b"\n", b"\r\n"), "sent as text"),
+        (bytes(6575), "the file is truncated or its frames have another size"),
+    ],
+)
+def test_what_is_no_stream_says_what_it_is(content, says, tmp_path):
+    (tmp_path / "a.dat").write_bytes(content)
+    with pytest.raises(ValueError, match=says):
+        read_dat(tmp_path / "a.dat", 16, 24)

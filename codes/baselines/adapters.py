@@ -1,22 +1,20 @@
-"""What the neighbouring networks are given of this program's data, and what their papers train by and measure.
+"""What the neighbouring networks are given of this program's data, and what their papers train by.
 
 The networks are :class:`codes.baselines.spkdeblurnet_model.SpkDeblurNet`, :class:`codes.baselines.stir_model.STIR` and
-:class:`codes.baselines.san_model.SAN` (as a student:
-:class:`codes.baselines.san_student.SANStudent`). Losses are those of the published
-programs; the metrics reproduce the papers' figures, which are made from images that are neither clipped nor rounded. To
-compare networks with one another use :mod:`codes.metrics`.
+:class:`codes.baselines.san_model.SAN` (as a student: :class:`codes.baselines.san_student.SANStudent`). Losses are those
+of the published programs. To compare networks with one another use :mod:`codes.metrics`.
 """
 
 import pickle
+from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from codes.baselines.spkdeblurnet_model import SpkDeblurNet
-from codes.baselines.stir_model import FRAMES, STIR
+from codes.baselines.stir_model import FRAMES
 from codes.errors import InputError, one_line
-from codes.losses import gaussian_ssim
 from codes.spike import middle_tfi, mirrored_windows
 
 STIR_WEIGHTS = (0.5, 0.25, 0.25, 0.25)
@@ -24,9 +22,6 @@ STIR_WEIGHTS = (0.5, 0.25, 0.25, 0.25)
 
 STIR_PERCEPTUAL = 0.2
 """Weight of STIR's perceptual loss."""
-
-SAN_WEIGHT = 50.0
-"""Weight of all terms of SAN's losses but the one that compares ratios."""
 
 
 def spkdeblurnet_input(
@@ -71,7 +66,7 @@ def stir_instants(total: int, instants) -> list[int]:
     return [instant for instant in instants if FRAMES // 2 <= instant < total - FRAMES // 2]
 
 
-def stir_images(stir: STIR, spike: torch.Tensor, instants) -> torch.Tensor:
+def stir_images(stir: Callable[[torch.Tensor], torch.Tensor], spike: torch.Tensor, instants) -> torch.Tensor:
     """STIR's grey images at several instants: ``(B, T, h, w)`` to ``(B, M, h, w)`` in [0, 1].
 
     It reads the 61 frames around the instant (of a stream that is mirrored at its ends, where they do not suffice) and
@@ -147,60 +142,3 @@ class VGGDistance(nn.Module):
 
     def _features(self, image: torch.Tensor) -> torch.Tensor:
         return self.features(((image + 1) / 2 - self.mean) / self.deviation)
-
-
-def san_reblur_loss(
-    reblurred: torch.Tensor, blur: torch.Tensor, ratios: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-) -> torch.Tensor:
-    """SAN's first stage, which needs no sharp image.
-
-    A *large* blurry image is the mean of two consecutive ones. Asked for the first of these, the network must return
-    it; and the way from the large one to the sharp image must be the way over the smaller one.
-
-    Args:
-        reblurred: what the network makes of the large image when asked for ``blur``, ``(B, C, H, W)``.
-        blur: ``(B, C, H, W)`` in [0, 1].
-        ratios: those that the network returned from large to sharp, from ``blur`` to sharp, from large to ``blur``.
-    """
-    large_sharp, blur_sharp, large_blur = ratios
-    return SAN_WEIGHT * F.l1_loss(reblurred, blur) + F.l1_loss(large_sharp / blur_sharp, large_blur)
-
-
-def san_distillation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """One of the two terms that SAN's second stage adds to :func:`san_reblur_loss`.
-
-    Once for images of full size, and once for those of a smaller blurry image, where the teacher's image is made
-    smaller as that one was (bicubically).
-
-    Args:
-        student, teacher: sharp images ``(B, C, H, W)``; no gradient reaches the teacher.
-    """
-    return SAN_WEIGHT * F.l1_loss(student, teacher.detach())
-
-
-def published_psnr(image: torch.Tensor, sharp: torch.Tensor) -> torch.Tensor:
-    """PSNR as in SpkDeblurNet's and STIR's papers: not clipped, unlike :func:`codes.metrics.psnr`.
-
-    Args:
-        image, sharp: ``(B, C, H, W)``, nominally in [0, 1].
-
-    Returns:
-        float64 ``(B,)`` in dB. Papers average it over images, SpkDeblurNet's over batches of 8.
-    """
-    return -10 * (image.double() - sharp.double()).square().flatten(1).mean(dim=1).log10()
-
-
-def published_ssim(image: torch.Tensor, sharp: torch.Tensor) -> torch.Tensor:
-    """SSIM as in SpkDeblurNet's and STIR's papers: of the luminance, with a Gaussian window, not clipped.
-
-    Args:
-        image, sharp: ``(B, 3, H, W)``, R,G,B, of which BT.601's Y (16 to 235) is taken, or grey ``(B, 1, H, W)``;
-            nominally in [0, 1], at least 11 pixels each way.
-
-    Returns:
-        ``(B,)``.
-    """
-    if image.shape[1] == 3:
-        weights = image.new_tensor([65.481, 128.553, 24.966])[:, None, None] / 255
-        image, sharp = ((x * weights).sum(dim=1, keepdim=True) + 16 / 255 for x in (image, sharp))
-    return gaussian_ssim(image, sharp)

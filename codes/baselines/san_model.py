@@ -110,7 +110,7 @@ class ImplicitFusion(nn.Module):
             near_image = image[:, rows.image[y, :, None], columns.image[x]]
             down, aside = torch.broadcast_tensors(rows.offset[y, :, None], columns.offset[x])
             sizes = (torch.full_like(down, axis.cell) for axis in (rows, columns))
-            places = torch.stack([down, aside, *sizes], dim=-1).to(image.dtype).expand(len(image), -1, -1, -1)
+            places = torch.stack([down, aside, *sizes], dim=-1).to(image.dtype).expand(image.shape[0], -1, -1, -1)
             answers.append(self.imnet["layers"](torch.cat([near_events, places, near_image], dim=-1)))
             areas.append((down * aside).abs() + 1e-9)
         # Each answer counts by the area on the far side, as in bilinear interpolation.
@@ -135,8 +135,8 @@ class DeformableConvolution(nn.Module):
         offset, mask = self.conv_offset_mask(x).split([2 * side**2, side**2], dim=1)
         x, offset, mask = (t.to(self.weight.dtype) for t in (x, offset, torch.sigmoid(mask)))
         # To sides that are powers of two, with which grid_sample rounds no place that is a pixel, as all are at first;
-        # what is added is read as 0, like all that is outside.
-        high, wide = (1 << (n - 1).bit_length() for n in (height, width))
+        # what is added is read as 0, like all that is outside. In an export sides are free, and none is added.
+        high, wide = (n if isinstance(n, torch.SymInt) else 1 << (n - 1).bit_length() for n in (height, width))
         x = F.pad(x, (0, wide - width, 0, high - height))
         rows, columns = (torch.arange(n, device=x.device) for n in (height, width))
         result = self.bias[:, None, None]
@@ -245,7 +245,7 @@ class SAN(nn.Module):
         self, events: torch.Tensor, blur: torch.Tensor, image: list[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What :meth:`forward` does once the image is encoded; ``image`` is what :meth:`encode` returned."""
-        if events.dim() != 4 or events.shape[:2] != (len(blur), self.ev_in) or min(events.shape[-2:]) < 16:
+        if events.dim() != 4 or events.shape[:2] != (blur.shape[0], self.ev_in) or min(events.shape[-2:]) < 16:
             raise InputError(
                 f"events of shape {tuple(events.shape)} for {len(blur)} images; expected ({len(blur)}, {self.ev_in}, "
                 "h, w), at least 16 pixels each way: give a larger cut-out with as many channels as the weights want"

@@ -20,7 +20,7 @@ class SANStudent(SAN):
             so under the same key.
     """
 
-    kind, spike_dim = "mirrored", 96
+    kind, spike_dim, multiple = "mirrored", 96, 16
 
     def __init__(self, gain: bool = False):
         super().__init__(ev_in=self.spike_dim)

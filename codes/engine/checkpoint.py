@@ -20,7 +20,6 @@ def read(path, hint: str = ""):
     """Load a file of tensors and plain values on the CPU.
 
     Args:
-        path: the file.
         hint: what to do when it is missing.
 
     Raises:

@@ -1,6 +1,7 @@
 """What every command line shares: mistakes of the user end in one line and exit code 2, bugs in a traceback."""
 
 import argparse
+import codecs
 import difflib
 import os
 import sys
@@ -31,6 +32,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """Print one line and exit with code 2."""
+        if isinstance(message, str) and message.endswith("expected one argument"):
+            message += "; one that begins with - is given as --FLAG=VALUE"
         fail(message, self.prog)
 
 
@@ -51,13 +54,21 @@ def command(main: Callable[[], None]) -> None:
     r"""Run a script's ``main``: a user's mistake becomes one line, Ctrl-C exit code 130, a bug its traceback.
 
     Of several processes (:mod:`codes.engine.distributed`) the first that fails is heard. What a terminal cannot show
-    (a file's name that is no UTF-8) is shown as ``\udcNN``.
+    is shown as ``\xNN`` or ``\uNNNN``. An output that is closed from the start (``>&-``) is none.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    codecs.register_error("shown", _as_shown)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        if hasattr(stream := getattr(sys, name), "reconfigure"):
+            stream.reconfigure(errors="shown")
     try:
         _let_go(main)
+    except BrokenPipeError as error:
+        if error.filename is not None:
+            fail(error)
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # at its end Python would write what is left
+        fail("stopped, for nobody reads its output any more (a pipe was closed)")
     except (InputError, OSError) as error:
         fail(error)
     except MemoryError:
@@ -75,6 +86,13 @@ def command(main: Callable[[], None]) -> None:
         if _is_heard():
             raise
         raise SystemExit(2) from None
+
+
+def _as_shown(error) -> tuple[str, int]:
+    """What stands for characters that a stream cannot show; a byte of a name that is no UTF-8 by its number."""
+    text = error.object[error.start : error.end]
+    shown = (f"\\x{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else ascii(c)[1:-1] for c in text)
+    return "".join(shown), error.end
 
 
 def advice_on_memory(error: RuntimeError) -> str:

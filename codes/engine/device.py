@@ -90,11 +90,21 @@ def describe(device: torch.device) -> str:
 
 
 def autocast(device: torch.device, precision: str):
-    """The autocast context of a precision: 'fp32' (none), 'bf16' or 'fp16' (on a GPU)."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
+    """The autocast context of a precision: 'fp32' and 'tf32' (none), 'bf16', or 'fp16' (on a GPU).
+
+    On an NVIDIA GPU it also says, from here on, what products of float32 numbers are rounded to: with 'fp32' to
+    nothing, else to TF32, so that the gradient, which is computed after the context, is computed alike. (PyTorch by
+    itself rounds those of convolutions, and others not.) Beside bf16 and fp16, which lose more, that is for what stays
+    float32: LPIPS.
+    """
+    if precision == "tf32" and device.type != "cuda":
+        raise InputError(f"--precision tf32 needs an NVIDIA GPU, not {device.type}; use fp32 or bf16")
     if precision == "fp16" and device.type == "cpu":
         raise InputError("--precision fp16 needs a GPU; on a CPU use fp32 or bf16")
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
+    if precision in ("fp32", "tf32"):
+        return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
 
 

@@ -9,6 +9,11 @@ here is the trivial one.
 
 A process that fails ends, and the others notice at their next exchange. The first to fail says why, the others end
 without a word (:func:`first_to_fail`).
+
+A process that dies without a word, in the middle of a gradient too, ends the others in seconds. On CPUs its connections
+are closed, which gloo notices in whatever exchange it is in. On GPUs torchrun ends the processes of its own machine;
+between machines nccl sees the connection end, in an exchange that is under way (:data:`NCCL`), and gloo does at the
+next batch, for which all ranks ask whether one is to stop. :data:`TIMEOUT` is for one that hangs and lives.
 """
 
 import atexit
@@ -27,12 +32,22 @@ from codes.errors import InputError
 TIMEOUT = timedelta(minutes=10)
 """For one exchange. Between two of them lies at most a training step, an evaluated sample or a saved file."""
 
+NCCL = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "3"}
+"""Settings of nccl, where the environment has none. 3, PyTorch's default, is said because what is promised hangs on it:
+an exchange that fails ends the process, instead of a host that waits for its GPU for ever. Not
+TORCH_NCCL_BLOCKING_WAIT: it makes the host wait in each exchange, and a step must not wait."""
+
 STORE_TIMEOUT = timedelta(seconds=5)
 
 
 def launched() -> int:
     """Number of processes that torchrun started for this run, over all machines; 1 without torchrun."""
-    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+    return int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun started this process, if only this one: gradients then travel, so that one GPU tries nccl."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def launched_here() -> int:
@@ -74,10 +89,11 @@ def start(device: torch.device) -> None:
     Args:
         device: of this process (:func:`local_device`).
     """
-    if launched() == 1:
+    if not under_torchrun() or device.type == "mps":  # gloo takes no tensors of an Apple GPU
         return
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device.index or 0)
+        os.environ.update({key: os.environ.get(key, value) for key, value in NCCL.items()})
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     # With torch 2.6, and earlier ones, a rank can hang where DistributedDataParallel holds the last reference: it is
     # dropped under the interpreter's lock, for which a thread of gloo waits that the group waits for.
@@ -86,7 +102,7 @@ def start(device: torch.device) -> None:
 
 def stop(failed: bool = False) -> None:
     """Leave the other processes; wait for them first, unless this one ``failed``."""
-    if world() == 1:
+    if not (dist.is_available() and dist.is_initialized()):
         return
     if failed:
         first_to_fail()  # before the others can notice
@@ -165,23 +181,30 @@ def any_rank(flag: bool) -> bool:
     return count.item() > 0
 
 
-def wrap(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network to train with: its gradients are the mean over ranks. The network itself where there is one rank.
+def wrap(network: nn.Module, device: torch.device, static: bool = True) -> nn.Module:
+    """The network to train with: its gradients are the mean over ranks. The network itself without torchrun.
+
+    Gradients are the buckets that travel, not copies of them. A network that uses all of its weights, as all do but
+    SpkDeblurNet, uses them in every step: the order of its gradient is found once.
 
     Args:
         network: on ``device``, which must be this process's own.
         device: of this process.
+        static: False for a network that is to be compiled, which does not go together with that.
     """
-    if world() == 1:
+    if not (dist.is_available() and dist.is_initialized()):
         return network
     # Weights that are used in parts have gradients in another layout: a copy of some kilobytes, not worth a warning.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     if device.type == "cuda":  # STIR's statistics are those of the whole batch; there is no such layer for CPUs
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    unused = getattr(network, "unused_parameters", False)
     return nn.parallel.DistributedDataParallel(
         network,
         device_ids=[device] if device.type == "cuda" else None,
-        find_unused_parameters=getattr(network, "unused_parameters", False),
+        find_unused_parameters=unused,
+        gradient_as_bucket_view=True,
+        static_graph=static and not unused,
     )
 
 

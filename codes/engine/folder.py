@@ -23,8 +23,8 @@ from torch import nn
 from codes.dataset import SpikeData
 from codes.engine import checkpoint
 from codes.engine.options import recipe
-from codes.errors import InputError
-from codes.files import remove_abandoned, replacing
+from codes.errors import InputError, readable
+from codes.files import remove_abandoned, write_text
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 """What file systems without locks answer: Lustre with noflock, some NFS, sshfs, some of FUSE."""
@@ -34,7 +34,6 @@ class Folder:
     """A run's folder.
 
     Args:
-        path: where it is, or will be.
         name: prefix of the weight files: 'BSN', 'SR' or 'DeblurNet'.
     """
 
@@ -59,8 +58,13 @@ class Folder:
             What the user should know, a line each.
 
         Raises:
-            InputError: another process trains here.
+            InputError: another process trains here, or the folder's name is none for TensorBoard.
         """
+        if readable(self.path) != str(self.path):
+            raise InputError(
+                f"{readable(self.path)} is no name in UTF-8, as TensorBoard needs it: choose another --save_folder or "
+                "--exp_name (where the system is set to LC_ALL=C, LC_ALL=C.UTF-8 mends it)"
+            )
         notes = [self._take_lock()]
         self.path.mkdir(parents=True, exist_ok=True)
         for folder in (self.path, self.path / "ckpts", self.images):
@@ -81,14 +85,11 @@ class Folder:
         """Write config.yml, which ``--config`` reads back, and the official opt.txt.
 
         Args:
-            values: the configuration.
             about: comment lines for config.yml.
         """
         text = "".join(f"# {line}\n" for line in about) + yaml.safe_dump(values, sort_keys=False)
-        with replacing(self.path / "config.yml") as path:
-            path.write_text(text, encoding="utf-8")
-        with replacing(self.path / "opt.txt") as path:
-            path.write_text("".join(f"{key}: {value}\n" for key, value in values.items()), encoding="utf-8")
+        write_text(self.path / "config.yml", readable(text))
+        write_text(self.path / "opt.txt", readable("".join(f"{key}: {value}\n" for key, value in values.items())))
 
     def _take_lock(self) -> str:
         """Hold the lock from here on; a line where the file system has none."""
@@ -151,23 +152,22 @@ class Identity:
 
     def saved(self) -> dict:
         """For the training state."""
-        return {
-            "recipe": self.recipe,
-            "ranks": self.ranks,
-            "samples": len(self.names),
-            "names": self.checksum,
-        }
+        return {"recipe": self.recipe, "ranks": self.ranks, "samples": len(self.names), "names": self.checksum}
 
     def refuse_another(self, saved: dict, folder: Path) -> None:
         """Go on only with the same run.
 
         Args:
             saved: what :meth:`saved` gave then.
-            folder: of the run.
 
         Raises:
             InputError: another one lies there; says what differs and what to do.
         """
+        if unknown := sorted(saved["recipe"].keys() - self.recipe.keys()):
+            raise InputError(
+                f"{folder} holds a run of another script or version: one with --{unknown[0]}, which this one has not; "
+                "choose another --exp_name, or --overwrite to start anew (the old run is kept)"
+            )
         before = self.defaults | saved["recipe"]
         for key, now in self.recipe.items():
             if (other := before[key]) != now:

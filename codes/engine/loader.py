@@ -10,6 +10,7 @@ import torch
 
 from codes.dataset import SpikeData
 from codes.engine import distributed
+from codes.engine.transfer import Transfer
 from codes.errors import InputError, MissingFileError
 from codes.image import IMAGES
 from codes.random import rng
@@ -105,7 +106,7 @@ class Feed:
     """
 
     def __init__(self, dataset: SpikeData, plan: BatchPlan, device: torch.device):
-        self.dataset, self.plan, self.device = dataset, plan, device
+        self.dataset, self.plan, self.transfer = dataset, plan, Transfer(dataset, device)
         self.skipped: dict[str, int] = {}
         self.names: list[str] = []
         self._source: Iterator[dict] | None = None
@@ -115,7 +116,7 @@ class Feed:
         """Begin at a batch of an epoch. What is done to the data set later does not reach the loader's processes."""
         self.plan.first_epoch, self.plan.first_batch = epoch, batch
         self._any_sample = 0 < batch < self.plan.batches
-        self._source = iter(loader(self.dataset, self.plan, workers, self.device.type == "cuda"))
+        self._source = iter(loader(self.transfer.source, self.plan, workers, self.transfer.pin))
 
     def next(self, batch: int) -> tuple[dict, dict[str, str]]:
         """The epoch's batch number ``batch``, and why samples of it were left out the first time: name -> why.
@@ -136,11 +137,7 @@ class Feed:
             if not self._any_sample:
                 raise InputError(f"no sample of {self.dataset.folder} can be read; {next(iter(faults.values()))}")
             self._any_sample = False
-        on_device = {
-            key: value.to(self.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-            for key, value in content.items()
-        }
-        return on_device, news
+        return self.transfer(content), news
 
     def stop(self) -> None:
         """End the loader's processes, which heed no SIGTERM."""

@@ -32,7 +32,6 @@ class Log:
     """A run's log; of several ranks one has it, for the others it does nothing.
 
     Args:
-        folder: the run's folder.
         every: steps between lines.
         silent: write and print nothing.
 
@@ -61,7 +60,6 @@ class Log:
         """Open TensorBoard and results.txt.
 
         Args:
-            step: steps made.
             again: the last step's evaluation is still to come, perhaps once more.
         """
         if self.silent:
@@ -115,10 +113,8 @@ class Log:
         """Count a step's values, none where it was dropped; every so often log their means.
 
         Args:
-            values: by name.
             step, epoch: when: steps made, and the epoch.
             seconds: spent so far.
-            rate: the learning rate.
             last: the run ends with this step.
         """
         for key, value in values.items():
@@ -169,12 +165,7 @@ class Log:
 
 
 class Progress:
-    """A progress bar on a terminal, else a line now and then.
-
-    Args:
-        step, total: steps made, and to be made.
-        seconds: spent so far.
-    """
+    """A progress bar on a terminal, else a line now and then."""
 
     def __init__(self, step: int, total: int, seconds: float):
         self.total, self._first, self._printed = total, (step, seconds), time.monotonic()

@@ -116,7 +116,7 @@ class Common:
     )
     eval_images: int = run(4, "samples of an evaluation that are saved as pictures", low=0)
     device: str = run("auto", "auto, cpu, cuda, cuda:N or mps; with torchrun, auto and cuda give each rank its GPU")
-    precision: Literal["fp32", "bf16", "fp16"] = run("fp32", "autocast precision", recipe=True)
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = run("fp32", "autocast precision", recipe=True)
     deterministic: bool = run(
         False, "only operations with the same result each time, on a GPU, where PyTorch has them; a CPU needs none"
     )
@@ -168,6 +168,23 @@ class Config(Common):
     overwrite: bool = run(False, "start anew; the earlier run folder is kept under another name")
 
 
+@dataclass(frozen=True)
+class CropsConfig(Config):
+    """What the recipes on known sharp frames share: a number of steps on small crops."""
+
+    bs: int = option(8, "batch size; with torchrun, of each rank", low=1, group="official")
+    roi_size: int = option(128, "side of the training crop in image pixels", low=16, group="official")
+    lr: float = option(2e-3, "largest learning rate of Adam", low=0, group="official")
+    max_steps: int = option(20_000, "optimiser steps", low=1, group="run", recipe=False)
+    lr_schedule: Literal["onecycle", "cosine", "constant"] = option(
+        "onecycle", "learning rate over time; onecycle and cosine end at 0 with the last step", group="beyond"
+    )
+    grad_clip: float = option(1.0, "largest gradient norm (0: no limit)", low=0, group="beyond")
+
+    def __post_init__(self):
+        refuse_idle(self, "beside --max_steps", "epochs")
+
+
 def refuse_even(cfg, *names: str) -> None:
     """Windows of frames have a middle.
 
@@ -186,9 +203,7 @@ def refuse_idle(cfg, why: str, *names: str) -> None:
     """Options that would have no effect.
 
     Args:
-        cfg: the configuration.
         why: in words, as in 'with --teacher sdm'.
-        names: of the options.
 
     Raises:
         InputError: one of them is not at its default.
@@ -202,12 +217,12 @@ def parse_config(cls: type, argv: list[str] | None = None, description: str | No
     """Build a configuration of type ``cls`` from the command line; a mistake ends the program in one line.
 
     Args:
-        cls: the dataclass.
         argv: the words; those of the program by default.
         description: beginning of the help; the docstring of the module that ``cls`` stands in by default.
     """
     description = sys.modules[cls.__module__].__doc__ if description is None else description
-    parser = Parser(usage="%(prog)s [options]" + "".join(map(_usage, dataclasses.fields(cls))), description=description)
+    words = [f" [{_flag(field)}]" for field in dataclasses.fields(cls) if field.metadata["positional"]]
+    parser = Parser(usage="%(prog)s [options]" + "".join(words), description=description)
     parser.add_argument(
         "--config", metavar="FILE.yml", default=argparse.SUPPRESS, help="YAML file of options; flags win over it"
     )
@@ -227,11 +242,6 @@ def parse_config(cls: type, argv: list[str] | None = None, description: str | No
         return cls(**values)
     except (InputError, OSError) as error:
         parser.error(error)
-
-
-def _usage(field) -> str:
-    """A positional field in the line of usage."""
-    return f" [{_flag(field)}]" if field.metadata["positional"] else ""
 
 
 def _add(group, field, kind: "_Kind") -> None:
@@ -274,7 +284,10 @@ def read_yaml(path, cls: type) -> dict:
         where = path if line is None else f"{path}:{line + 1}:{column + 1}"
         raise InputError(f"{where} is not valid YAML ({why})") from None
 
-    text = _yaml_text(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text in UTF-8 ({error.reason}); save it as UTF-8") from None
     values: dict[str, Any] = {}
     lines: dict[str, int] = {}
     try:
@@ -306,13 +319,6 @@ def read_yaml(path, cls: type) -> dict:
     except RecursionError:
         invalid("nested too deeply")
     return values
-
-
-def _yaml_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text in UTF-8 ({error.reason}); save it as UTF-8") from None
 
 
 @dataclass(frozen=True)
@@ -394,6 +400,8 @@ def _item(field, kind: type, choices: tuple[str, ...], value):
             refuse("a text" if kind is str else "a path")
         if kind is Path and not str(value):
             refuse("a path")
+        if kind is Path and re.match(r"[a-z][a-z0-9+.-]+://", str(value)):
+            refuse("a path here: URLs are not read, fetch it first")
         return str(value) if kind is str else expanded(value)
     if kind is Size:
         return _size(field, value)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 
+from codes.engine.shard import without_shard
+
 
 def provenance() -> list[str]:
-    """Command, git commit and library versions, one a line."""
+    """Command (of the whole, also in a part), git commit and library versions, one a line."""
     root = Path(__file__).resolve().parents[2]
     try:
         commit = subprocess.run(
@@ -20,7 +22,7 @@ def provenance() -> list[str]:
     import numpy
 
     return [
-        "command: " + " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command: " + " ".join([Path(sys.argv[0]).name, *without_shard(sys.argv[1:])]),
         f"commit: {commit}",
         f"python {sys.version.split()[0]}, torch {torch.__version__}, "
         f"numpy {numpy.__version__}, opencv {cv2.__version__}",

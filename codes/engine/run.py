@@ -98,7 +98,7 @@ class Run:
         if self.rank == 0:
             self.files.describe(as_dict(cfg), provenance())
         self.logs.start(self.step_count, again=self.step_count > 0 and self.batch == plan.batches)
-        net = distributed.wrap(network, self.device)
+        net = distributed.wrap(network, self.device, static=not cfg.compile)
         return device.compiled(net, self.say) if cfg.compile else net
 
     @property

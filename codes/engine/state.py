@@ -82,7 +82,6 @@ class State:
 
         Args:
             run: a new one of the same recipe.
-            path: where the state was read, for messages.
 
         Raises:
             InputError: something does not fit; the run may be half restored.

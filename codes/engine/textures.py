@@ -23,7 +23,7 @@ from codes.cache import ArrayCache, stamp
 from codes.dataset import SCALE, SpikeData
 from codes.engine import distributed
 from codes.errors import InputError
-from codes.files import replacing
+from codes.files import write_text
 from codes.labels import Distilled, Kept
 from codes.sdm import Teacher
 from codes.spike import EXPOSURE
@@ -73,7 +73,6 @@ def cached_textures(run, teacher: Teacher, dataset: SpikeData, instants: Sequenc
         run: the run (:class:`codes.engine.run.Run`); gives folder, precision and device.
         teacher: on the run's device.
         dataset: the training split.
-        instants: frame indices.
 
     Raises:
         OSError: they do not fit on the disk, or the folder is not writable.
@@ -89,8 +88,7 @@ def cached_textures(run, teacher: Teacher, dataset: SpikeData, instants: Sequenc
     )
     if missing:
         check_space(folder, sum(sizes[index] for index in missing))
-        with replacing(folder / "about.json") as path:
-            path.write_text(about + "\n", encoding="utf-8")
+        write_text(folder / "about.json", about + "\n")
 
     def make(index: int) -> None:
         source = dataset.spike_paths[index]

@@ -22,8 +22,9 @@ LONGEST, MOST = 2**20, 2**15  # bytes and containers of a pickle; the largest tr
 
 def load(file, path):
     """What torch.save wrote to an open file, on the CPU; InputError says what is wrong with ``path``."""
-    length, pickles = os.fstat(file.fileno()).st_size, 5  # before version 1.6: five pickles, then the storages
-    if file.read(4) == b"PK\3\4":
+    length, start = os.fstat(file.fileno()).st_size, file.read(LONGEST)
+    stream, pickles, nested = io.BytesIO(start), 5, 0  # before version 1.6: five pickles, then the storages
+    if start.startswith(b"PK\3\4"):
         with zipfile.ZipFile(file) as archive:
             records = {record.filename.lower(): record for record in archive.infolist()}
             inner = [record for name, record in records.items() if name.endswith("/data.pkl")]
@@ -33,10 +34,6 @@ def load(file, path):
             sound = len(sizes) == len(archive.infolist()) and sum(sizes) <= length and inner[0].file_size <= LONGEST
             _require(sound, path, "holds compressed, overlapping, equally named or too long records")
             stream, pickles = io.BytesIO(archive.read(inner[0])), 1
-    else:
-        file.seek(0)
-        stream = io.BytesIO(file.read(LONGEST))
-    nested = 0
     for code, value, _ in (code for _ in range(pickles) for code in pickletools.genops(stream)):
         if code.name == "GLOBAL":
             what = f"holds Python objects beside weights ({value.replace(' ', '.')[:80]}), which were not loaded"
@@ -46,13 +43,11 @@ def load(file, path):
     file.seek(0)
     content = torch.load(file, map_location="cpu", weights_only=True)
     waiting, seen, storages = [content], set(), {}
-    while waiting:
-        item = waiting.pop()
+    for item in waiting:  # which grows meanwhile
         if isinstance(item, torch.Tensor):
-            storage = item.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-            sound = item.numel() * item.element_size() <= storage.nbytes()
-            _require(sound, path, f"is damaged: it lacks values of a tensor of shape {tuple(item.shape)}")
+            held = item.untyped_storage()
+            storages[held.data_ptr()] = held.nbytes()
+            _require(item.nbytes <= held.nbytes(), path, f"is damaged: it lacks values of a tensor {tuple(item.shape)}")
         elif isinstance(item, dict | list | tuple) and id(item) not in seen:
             seen.add(id(item))
             waiting += [*item, *dict.values(item)] if isinstance(item, dict) else item

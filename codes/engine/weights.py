@@ -30,7 +30,6 @@ def new_student(key: str, **settings) -> nn.Module:
     """An untrained student.
 
     Args:
-        key: of its record.
         **settings: arguments of its constructor; those that it does not have are left out.
     """
     build = network_of(key, "student").load_class()
@@ -42,10 +41,8 @@ def load_student(path, gain: bool = False, hint: str = "") -> nn.Module:
     """The student of a weight file, whichever it is.
 
     Args:
-        path: the file.
         gain: make spikes as bright as the image (:func:`codes.student.exposure_gain`) even where the weights were
             trained without, as the authors' were.
-        hint: what to do when the file is missing.
 
     Raises:
         MissingFileError, InputError: as in :func:`codes.engine.checkpoint.load_weights`.

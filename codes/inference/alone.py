@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from codes.errors import InputError
-from codes.inference.methods import load_method
-from codes.spike import mirrored, tfp
+from codes.inference.methods import from_spikes, load_method
+from codes.spike import mirrored, refuse_outside, tfp
 
 METHODS = ("tfp", "tfi", "stir")
 WINDOW = 21
@@ -20,7 +20,6 @@ def pictures(spike: np.ndarray, instants: Sequence[int], method: str, window: in
 
     Args:
         spike: uint8 ``(T, h, w)``.
-        instants: frame indices.
         method: 'tfp', 'tfi' or 'stir'.
         window: frames of the TFP; 0: 21.
         **how: weights and device, as of :func:`codes.inference.methods.load_method`.
@@ -35,24 +34,15 @@ def pictures(spike: np.ndarray, instants: Sequence[int], method: str, window: in
         raise InputError(f"spikes alone: --method {', '.join(METHODS)}, not {method}; the others need --blur")
     if window and method != "tfp":
         raise InputError("--window is of --method tfp")
-    outside = [instant for instant in instants if not 0 <= instant < len(spike)]
-    if outside:
-        raise InputError(
-            f"instant {outside[0]} is outside the {len(spike)}-frame stream; expected 0 to {len(spike) - 1}"
-        )
+    refuse_outside(instants, len(spike))
     window = min(window or WINDOW, len(spike) - 1 + len(spike) % 2)
-    device = how.get("device", torch.device("cpu"))
-    stream = torch.from_numpy(spike)[None].to(device)
+    half, device = window // 2, how.get("device", torch.device("cpu"))
     if method == "tfp":
-        half = window // 2
-
-        def images(instants):
-            return tfp(mirrored(stream, half), instants[0] + half, window)
-
+        way = from_spikes("tfp", "TFP", lambda stream, at: tfp(mirrored(stream, half), at + half, window))
     else:
-        start = load_method(method, **how).start
-        blank = torch.zeros(1, 3, *spike.shape[1:], device=device)
-        images = start(blank, stream)
+        way = load_method(method, **how)
+    blank = torch.zeros(1, 3, *spike.shape[1:], device=device)
+    images = way.start(blank, torch.from_numpy(spike)[None].to(device))
     with torch.inference_mode():
         for instant in instants:
             yield images([instant]).flatten(0, -3)[0].float().cpu().numpy()

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -116,7 +117,7 @@ def sound(captures, reading: Reading, left_out: dict[str, str]) -> Iterator[tupl
 def reading_of(cfg) -> Reading:
     """How the options of scripts/deblur.py want captures to be read; of data sets nothing is found unless asked for."""
     layout = Layout(cfg.spike_size and tuple(cfg.spike_size), cfg.row_bits, cfg.bit_order, cfg.key, cfg.axes)
-    defaults = OFFICIALLY if cfg.base_folder else {"tone": "auto", "align": "auto", "bad_pixels": True}
+    defaults: dict[str, Any] = OFFICIALLY if cfg.base_folder else {"tone": "auto", "align": "auto", "bad_pixels": True}
     align, tone = cfg.align or defaults["align"], cfg.tone
     camera = Camera.of(cfg.base_folder) if cfg.base_folder else None
     if align not in ("auto", "off"):

@@ -10,6 +10,7 @@ frames. Afterwards all of it is undone.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,7 +24,7 @@ from codes.inference.methods import Method, load_method
 from codes.inference.opening import SCALE, Capture, Reading, open_capture
 from codes.inference.rates import Clock, fired, on_grid
 from codes.registration import Registration
-from codes.spike import evenly
+from codes.spike import evenly, refuse_outside
 from codes.student import exposure_gain
 
 AUTO_TILE, WHOLE = 1024, 6_000_000
@@ -45,7 +46,6 @@ class View:
     photograph, whose own pixels are not resampled.
 
     Args:
-        capture: the capture.
         light: its photograph in linear light.
         block: image pixels per spike pixel, each way, that the networks want.
 
@@ -103,7 +103,7 @@ class Deblurrer:
         bsn_path, sr_path, deblur_path: weight files; '' is ours in model/.
         **paths: likewise those of the other networks of the registry: ``san_path``, ``stir_path``, ...
         device: 'auto', 'cpu', 'cuda', ...
-        precision: 'fp32', 'bf16' or 'fp16'.
+        precision: 'fp32', 'tf32', 'bf16' or 'fp16'.
         tile: side of the tiles in which the image is computed, a multiple of 4 of at least 64; 0 is the whole image,
             -1 whole images up to 6 million pixels and tiles of 1024 above. The result is the same within rounding.
             The neighbours (:attr:`codes.inference.methods.Method.whole`) compute whole images only.
@@ -136,7 +136,8 @@ class Deblurrer:
         self.spike_gain, self.hold_colour = spike_gain, hold_colour
         autocast(self.device, precision)
         paths |= {"bsn_path": bsn_path, "sr_path": sr_path, "deblur_path": deblur_path}
-        self.weights = Weights(**{name.removesuffix("_path"): path for name, path in paths.items()})
+        by_flag: dict[str, Any] = {name.removesuffix("_path"): path for name, path in paths.items()}
+        self.weights = Weights(**by_flag)
         self._methods: dict[int, Method] = {}
         self.method = self._method(max(tile, 0))
 
@@ -149,7 +150,6 @@ class Deblurrer:
         """The sharp images, one after another, so that a long sequence needs no more memory than a short one.
 
         Args:
-            capture: image, spikes and exposure.
             instants: spike frame indices from the start of the stream.
 
         Returns:
@@ -158,10 +158,7 @@ class Deblurrer:
         Raises:
             ValueError: an instant outside the stream.
         """
-        total = len(capture.spike)
-        for instant in instants:
-            if not 0 <= instant < total:
-                raise InputError(f"instant {instant} is outside the {total}-frame stream; expected 0 to {total - 1}")
+        refuse_outside(instants, len(capture.spike))
         return self._frames(capture, instants)
 
     def _frames(self, capture: Capture, instants: Sequence[int]) -> Iterator[np.ndarray]:
@@ -189,7 +186,7 @@ class Deblurrer:
             sharp = view.back(sharp, self.method.grey)[:height, :width].clip(0, 1)
             if palette:
                 sharp = palette.hold(sharp)
-            yield np.uint8(np.rint(capture.tone.coded(sharp).clip(0, 1) * 255))
+            yield np.rint(capture.tone.coded(sharp).clip(0, 1) * 255).astype(np.uint8)
 
     def __call__(
         self, blur, spike, frames: int | Sequence[int] = 7, reading: Reading | None = None, **known

@@ -10,6 +10,7 @@ They are compared with the grey sharp image.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -186,7 +187,8 @@ def student(key: str) -> Callable[..., Method]:
 
 def spkdeblurnet(weights: Weights, device: torch.device, tile: int = 0) -> Method:
     """SpkDeblurNet, which learned from sharp images; each instant is an image and a window of its own."""
-    network, title = place(weights.load("spkdeblurnet"), device).eval(), "SpkDeblurNet (supervised)"
+    network: Any = place(weights.load("spkdeblurnet"), device).eval()
+    title = "SpkDeblurNet (supervised)"
     whole_only(title, tile)
 
     def start(blur, spike, exposure=EXPOSURE) -> Images:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from codes.errors import InputError
+from codes.files import disguise
 from codes.image import grey
 from codes.inference import pixels, streams
 from codes.inference.alignment import ENOUGH, Alignment, align
@@ -30,6 +31,9 @@ TURNED = {"flipped vertically": "vertical", "flipped horizontally": "horizontal"
 OTHER_BITS = "packed with the other bit order"
 CLEARLY_LATER = 0.1
 """An exposure is doubted if this share of its mean does not fit the photograph, and half of that fits elsewhere."""
+
+FITS = 0.02
+"""Share of the mean over an exposure that may be unexplained where photo and spikes lie on one another."""
 
 ALIKE = 0.97
 """Correlation from which on a shift that the coarse look proposes is left to the registration."""
@@ -118,7 +122,7 @@ class Capture:
     @property
     def picture(self) -> np.ndarray:
         """The photograph as uint8, to be looked at."""
-        return self.blur if self.blur.dtype == np.uint8 else np.uint8(self.blur >> 8)
+        return self.blur if self.blur.dtype == np.uint8 else (self.blur >> 8).astype(np.uint8)
 
     def light(self) -> np.ndarray:
         """The photograph in linear light, float32 ``(H, W, 3)`` in [0, 1]."""
@@ -180,7 +184,8 @@ def open_capture(blur, spike, reading: Reading | None = None, **known) -> Captur
     capture = Capture(image, stream, window, notes=tuple(notes))
     find_time = isinstance(reading.exposure, str) or (reading.exposure is None and total != EXPOSURE.total)
     look = find_time or reading.check or reading.align == "auto"
-    capture = _toned(capture, reading, final=not find_time)
+    if not find_time or reading.tone != "auto":  # of another exposure a photo tells no tone
+        capture = _toned(capture, reading)
     rate, light = float(capture.tfp_long().mean()), float(capture.grey_small().mean())
     if light > LARGEST_GAIN * rate:
         capture = capture.noted(
@@ -198,7 +203,7 @@ def open_capture(blur, spike, reading: Reading | None = None, **known) -> Captur
         note = f"bad pixels: {int(bad.sum())} filled from their neighbours (--bad_pixels off: left)"
         capture = capture.noted(note, spike=pixels.fill(capture.spike, bad))
     if find_time:
-        capture = _timed(capture, reading, coarse, spike)
+        capture = _timed(capture, reading, spike)
         capture = _toned(capture, reading)
         coarse = align(capture.grey_small(), capture.tfp_long(), scales=True)
     elif look and (doubt := _time_doubt(capture, coarse)):
@@ -329,6 +334,8 @@ def _no_size(spike, photo: Photo, layout: Layout) -> str:
         f"{spike} holds {size} bytes, not a whole number of {quarter[0]}x{quarter[1]} spike frames "
         "(a quarter of the image)"
     )
+    if what := disguise(spike):
+        return words + what
     turned = streams.layouts_that_fit(spike, (width, height), layout)
     if turned and photo.orientation > 4:
         return (
@@ -343,14 +350,12 @@ def _no_size(spike, photo: Photo, layout: Layout) -> str:
 # Findings -----------------------------------------------------------------------------------------------
 
 
-def _toned(capture: Capture, reading: Reading, final: bool = True) -> Capture:
-    """With its tone curve; ``final``: the exposure is known, so that it may be told."""
+def _toned(capture: Capture, reading: Reading) -> Capture:
+    """With its tone curve."""
     if reading.tone != "auto":
         return replace(capture, tone=Tone(reading.tone))
     found = estimate(capture.picture, capture.tfp_long())
     tone = found.tone if found.sure else Tone()
-    if not final:
-        return replace(capture, tone=tone)
     if not found.sure:
         return replace(capture, tone=tone).noted(f"tone: taken as linear, cannot tell ({found.why}); --tone says it")
     if tone.name == "linear":
@@ -376,17 +381,18 @@ def _turned(capture: Capture, coarse: Alignment, photo: Photo) -> tuple[Capture,
     return capture, align(capture.grey_small(), capture.tfp_long(), scales=True)
 
 
-def _timed(capture: Capture, reading: Reading, coarse: Alignment | None, spike) -> Capture:
+def _timed(capture: Capture, reading: Reading, spike) -> Capture:
     """With the exposure that was found.
 
     Raises:
         InputError: it cannot be told, and the official one does not apply.
     """
     length = _length_of(reading.exposure) if isinstance(reading.exposure, str) else None
-    found = _searched(capture, coarse, length)
+    found = _searched(capture, reading, length)
     if found.sure:
         window = slice(found.start, found.stop)
-        return capture.noted(f"exposure: frames {window.start}:{window.stop}, {_fit_words(found)}", exposure=window)
+        words = f"exposure: frames {window.start}:{window.stop}, each within {found.error:.1f}, {_fit_words(found)}"
+        return capture.noted(words, exposure=window)
     total = len(capture.spike)
     name = spike if isinstance(spike, str | Path) else "the stream"
     h, w = capture.spike.shape[1:]
@@ -402,18 +408,27 @@ def _timed(capture: Capture, reading: Reading, coarse: Alignment | None, spike) 
     )
 
 
-def _searched(capture: Capture, coarse: Alignment | None, length: int | None) -> Timing:
-    """The exposure, with image and spikes brought to lie on one another as far as is known."""
-    small, spike = capture.grey_small(), capture.spike
-    if coarse and coarse.best >= ENOUGH:
-        way = register(small, capture.tfp_long(), capture.blur.shape[:2], _coarse_way(coarse, small.shape))
+def _searched(capture: Capture, reading: Reading, length: int | None) -> Timing:
+    """The exposure of the photo as it is; where that does not fit well, of what tone and registration make of it.
+
+    Both are told by the best window so far: those of a longer stream would take what moved for a shift.
+    """
+    found = find_exposure(capture.grey_small(), capture.spike, length)
+    if found.sure and found.unexplained < FITS:
+        return found
+    guess = _toned(replace(capture, exposure=slice(found.start, found.stop)), reading)
+    small, long = guess.grey_small(), guess.tfp_long()
+    coarse = align(small, long, scales=True)
+    if coarse.best >= ENOUGH:
+        way = register(small, long, capture.blur.shape[:2], _coarse_way(coarse, small.shape))
         if way.sure:
             h, w = small.shape
             matrix = np.linalg.inv(way.registration.pixels(small.shape, small.shape))
             small = cv2.warpPerspective(
                 small, matrix, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
             )
-    return find_exposure(small, spike, length)
+    again = find_exposure(small, capture.spike, length)
+    return min(found, again, key=lambda one: (not one.sure, one.unexplained))
 
 
 def _time_doubt(capture: Capture, coarse: Alignment | None) -> str:

@@ -1,12 +1,15 @@
 """Photographs as cameras give them: of 8 bits, or of 10 to 16 in 16, turned as Exif says."""
 
+import io
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from codes.errors import InputError
-from codes.image import PNG_SIGNATURE, read_image
+from codes.image import JPEG_SIGNATURE, PNG_SIGNATURE, read_image
 
 DEPTHS = (10, 12, 14)
 
@@ -37,8 +40,8 @@ def read_photo(path, bits: int = 0, turn: bool = True) -> Photo:
     Raises:
         OSError, InputError: it cannot be read, is cut, or has larger numbers than ``bits`` allow.
     """
-    encoded = np.fromfile(path, np.uint8)
     pixels = read_image(path)  # refuses what is broken
+    encoded = np.fromfile(path, np.uint8)
     deep = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     orientation = _orientation(encoded.tobytes())
     if deep is not None and deep.dtype == np.uint16:
@@ -64,28 +67,14 @@ def deep_photo(pixels: np.ndarray, bits: int = 0, name: str = "the photo") -> Ph
 
 def _orientation(encoded: bytes) -> int:
     """The Exif orientation of a JPEG or PNG; 1 where there is none."""
-    if encoded[:8] == PNG_SIGNATURE:
-        place = encoded.find(b"eXIf")
-        return _tiff_orientation(encoded[place + 4 :]) if place > 0 else 1
-    place = 2
-    while place + 10 <= len(encoded) and encoded[place] == 0xFF and encoded[place + 1] not in (0xDA, 0xD9):
-        size = int.from_bytes(encoded[place + 2 : place + 4], "big")
-        if encoded[place + 1] == 0xE1 and encoded[place + 4 : place + 10] == b"Exif\0\0":
-            return _tiff_orientation(encoded[place + 10 : place + 2 + size])
-        place += 2 + size
-    return 1
+    if not encoded.startswith((PNG_SIGNATURE, JPEG_SIGNATURE)):
+        return 1
+    from PIL import Image  # comes with scikit-image
 
-
-def _tiff_orientation(tiff: bytes) -> int:
-    order = "little" if tiff[:2] == b"II" else "big"
-
-    def number(at, length):
-        return int.from_bytes(tiff[at : at + length], order)
-
-    first = number(4, 4)
-    for entry in range(min(number(first, 2), 200)):
-        at = first + 2 + 12 * entry
-        if number(at, 2) == 0x0112:
-            value = number(at + 8, 2)
-            return value if 1 <= value <= 8 else 1
-    return 1
+    exif = Image.Exif()
+    with warnings.catch_warnings(), suppress(Exception):  # of data that are damaged, or no Exif
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(encoded)) as image:  # reads the header alone
+            exif.load(image.info.get("exif", b""))
+    value = exif.get(0x0112)
+    return value if value in range(1, 9) else 1

@@ -19,6 +19,10 @@ SPIKES, USUAL = 4.0, 12.0
 SILENT = 0.05
 """A pixel that fires so little beside its neighbours is dead whatever is usual."""
 
+ALONE = 0.92
+"""It fires at most this share of what its darkest good neighbour does, or more than the brightest by as much, and in no
+part is one of them darker, or brighter: a thin thing goes on in a neighbour."""
+
 MOST = 0.0025
 """Share of bad pixels from which on they are no sensor's marks, and left alone."""
 
@@ -36,17 +40,24 @@ def find_bad_pixels(spike: np.ndarray) -> np.ndarray:
     bad = np.ones((2, *spike.shape[1:]), bool)
     if total < 8 * PARTS or min(spike.shape[1:]) < 8:
         return np.zeros(spike.shape[1:], bool)
-    block = np.ones((3, 3), np.uint8)
+    block, counted = np.ones((3, 3), np.uint8), []
     for part in range(PARTS):
         counts = spike[part * total // PARTS : (part + 1) * total // PARTS].sum(axis=0, dtype=np.float32)
+        counted.append(counts)
         for kind, (operation, share) in enumerate(((cv2.MORPH_CLOSE, DARKER), (cv2.MORPH_OPEN, BRIGHTER))):
             around = cv2.morphologyEx(counts, operation, block, borderType=cv2.BORDER_REFLECT)
             apart = np.abs(counts - around)
             usual = cv2.blur(np.minimum(apart, SPIKES), (15, 15))
             silent = (counts <= SILENT * around) & (around > SPIKES)
             bad[kind] &= (apart > share * around) & (apart > SPIKES) & (apart > USUAL * usual) | silent
-    bad = bad.any(axis=0)
-    return bad if bad.mean() <= MOST else np.zeros_like(bad)
+    if bad.any(axis=0).mean() > MOST:
+        return np.zeros(bad.shape[1:], bool)
+    good = ~bad
+    ring = block - np.pad(np.ones((1, 1), np.uint8), 1)
+    for counts, share in [*((part, 1.0) for part in counted), (sum(counted), ALONE)]:
+        bad[0] &= counts <= share * cv2.erode(np.where(good[0], counts, np.float32(total)), ring)
+        bad[1] &= share * counts >= cv2.dilate(np.where(good[1], counts, np.float32(0)), ring)
+    return bad.any(axis=0)
 
 
 def fill(spike: np.ndarray, bad: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from codes.dat import count_frames, find_streams, frame_bytes, read_dat
 from codes.errors import InputError, one_line, readable
 from codes.exposure import EXPOSURE
-from codes.files import by_stem
+from codes.files import by_stem, disguise, namesake
 from codes.image import IMAGES, grey, grid, read_image, to_uint8, write_image
 from codes.inference.alignment import align
 from codes.inference.timing import find_instants, time_fault
@@ -49,9 +49,7 @@ def check(folder: Path, has_sharp: bool, scale: int, sheet: Path, sheet_rows: in
 
     Args:
         folder: it holds train/ and test/, or spike_data/ and blur_data/.
-        has_sharp: whether there must be sharp images.
         scale: image pixels per spike pixel, each way.
-        sheet: the contact sheet.
         sheet_rows: samples on it, one of a sequence.
 
     Raises:
@@ -60,7 +58,8 @@ def check(folder: Path, has_sharp: bool, scale: int, sheet: Path, sheet_rows: in
     if sheet.suffix.lower() not in IMAGES:
         raise InputError(f"--sheet {sheet}: no picture; expected one of {', '.join(IMAGES)}")
     rows: dict[str, Row] = {}
-    cells, columns = [], 4 if has_sharp else 3
+    cells: list[tuple] = []
+    columns = 4 if has_sharp else 3
     streams = all_streams(folder)
     for path in tqdm(streams, desc="check", unit="sample", leave=False, disable=None):
         name = readable(path.parent.relative_to(folder).as_posix())
@@ -167,7 +166,8 @@ def check_sample(path: Path, has_sharp: bool, scale: int, row: Row) -> list:
     def image_of(kind: str) -> Path:
         found = by_stem(path.parents[2] / kind / path.parent.name, IMAGES).get(path.stem)
         if found is None:
-            raise InputError(f"no image of that name in {kind}")
+            lost = path.parents[2] / kind / path.parent.name / f"{path.stem}.png"
+            raise InputError(f"no image of that name in {kind}{namesake(lost)}")
         return found
 
     row.samples += 1
@@ -181,8 +181,10 @@ def check_sample(path: Path, has_sharp: bool, scale: int, row: Row) -> list:
         raise InputError(f"the image is {height}x{width}, no multiple of {scale}")
     size = height // scale, width // scale
     if count_frames(path, *size) != EXPOSURE.total:
-        expected = EXPOSURE.total * frame_bytes(*size)
-        raise InputError(f"{path.stat().st_size} bytes; {EXPOSURE.total} frames of {size[0]}x{size[1]} are {expected}")
+        due = EXPOSURE.total * frame_bytes(*size)
+        raise InputError(
+            f"{path.stat().st_size} bytes; {EXPOSURE.total} frames of {size[0]}x{size[1]} are {due}{disguise(path)}"
+        )
     spikes = torch.from_numpy(read_dat(path, *size))
     rate = spikes.float().mean().item()
     row.rates.append(rate)

@@ -86,8 +86,11 @@ def load_array(path, key: str = "") -> np.ndarray:
             return loaded
         with loaded:
             known = loaded.files
-            if key in known or (not key and len(known) == 1):
-                return loaded[key or known[0]]
+            if key in known:
+                return loaded[key]
+            arrays = [] if key else [array for array in map(loaded.get, known) if array.ndim == 3 or len(known) == 1]
+            if len(arrays) == 1:  # labels beside the stream are none
+                return arrays[0]
     except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         raise InputError(f"{path} is no array that NumPy can read ({error})") from None
     raise InputError(f"{path} holds the arrays {', '.join(known) or 'none'}; say which are the spikes (--key NAME)")
@@ -100,6 +103,10 @@ def unpacked(array: np.ndarray, layout: Layout, name: str = "the array") -> np.n
         InputError: it holds something else than zeros and ones and no bytes of eight pixels, or does not fit the size.
     """
     size = layout.size
+    if 0 in array.shape:
+        raise InputError(f"{name} is {array.dtype} {array.shape}: it holds no frames, or frames of no pixels")
+    if array.dtype.kind not in "buif":
+        raise InputError(f"{name} is {array.dtype} {array.shape}; expected real numbers, or bool")
     if array.dtype == np.uint8 and array.ndim == 3 and array.size and not (array % 255).any():
         array = array // 255  # as a picture: 0 and 255
     binary = array.dtype == bool or (array.size and bool(((array == 0) | (array == 1)).all()))
@@ -155,7 +162,7 @@ def layouts_that_fit(path, image: tuple[int, int] | None, layout: Layout) -> lis
     length = Path(path).stat().st_size
     sizes = list(SIZES)
     if image is not None:
-        sizes = [tuple(-(-extent // scale) for extent in image) for scale in SCALES]
+        sizes = [(-(-image[0] // scale), -(-image[1] // scale)) for scale in SCALES]
         sizes += [size for size in SIZES if _same_aspect(size, image)]
     found = []
     for size in dict.fromkeys(sizes):

@@ -1,8 +1,8 @@
 """Large images in overlapping tiles, with the same result as in one piece.
 
 A tile is computed with as much around it as the network sees, of which nothing is kept. Two things need care: BSN
-halves the size twice, from each of four sides, so that tiles must lie on the same grid of 4; and the LDN weights its
-channels by their mean and maximum over the whole image, which are therefore gathered over all tiles first.
+halves the size twice, from each of four sides, so that tiles must lie on the same grid of 4; and the
+students weight channels by their mean and maximum over the whole image, which are gathered over all tiles first.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from codes.metrics import wide_float
 from codes.model.bsn_model import mirror_index
 from codes.model.ldn_model import Deblur_Net
 from codes.model.registry import NETWORKS
+from codes.model.sdmnet_model import SDMNet
 
 
 def cut(extent: int, core: int, reach: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -48,7 +49,6 @@ class Tiled(nn.Module):
         network: takes ``(B, 1, h, w)`` to ``(B, 1, scale * h, scale * w)``.
         core: side of the tiles without what lies around them, in pixels of the input.
         reach: how far the network sees.
-        scale: of the network.
         square: mirror the input to a square first, as BSN does itself.
     """
 
@@ -95,7 +95,6 @@ def decode_tiles(
     """A student's image at one instant, computed in tiles.
 
     Args:
-        student: the student.
         blur: ``(B, 3, H, W)``.
         spike: what the student sees at the instant, ``(B, spike_dim, H/4, W/4)``, of the whole image.
         side: of the tiles without what lies around them, in image pixels.
@@ -116,7 +115,7 @@ def decode_tiles(
             encoded[key] = student.encode(part)
         return part, encoded[key], spike[..., rows[0], columns[0]]
 
-    more = (_channel_weights(student, tiles, parts, height * width),) if isinstance(student, Deblur_Net) else ()
+    more = _of_the_whole(student, tiles, parts, spike)
     whole = torch.empty_like(blur, memory_format=torch.contiguous_format)
     for rows, columns in tiles:
         tile = student.decode(*parts(rows, columns), *more)
@@ -124,15 +123,25 @@ def decode_tiles(
     return whole
 
 
-def _channel_weights(ldn: Deblur_Net, tiles, parts, pixels: int) -> torch.Tensor:
+def _of_the_whole(student: nn.Module, tiles, parts, spike: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What a student's ``decode`` must be told of the whole image: what follows from means and maxima."""
+    if isinstance(student, SDMNet):
+        brightest = spike.amax(dim=(-2, -1))
+        return brightest, _channel_weights(student.ldn, student.features, tiles, parts, spike, brightest)
+    if isinstance(student, Deblur_Net):
+        return (_channel_weights(student, student.features, tiles, parts, spike),)
+    return ()
+
+
+def _channel_weights(ldn: Deblur_Net, features, tiles, parts, spike: torch.Tensor, *more) -> torch.Tensor:
     """The LDN's weights of its channels, from their mean and maximum over all tiles."""
     total, peak = 0.0, None
     for rows, columns in tiles:
-        x = ldn.features(*parts(rows, columns)[1:])[..., rows[1], columns[1]].float()
+        x = features(*parts(rows, columns)[1:], *more)[..., rows[1], columns[1]].float()
         total = total + x.sum(dim=(-2, -1), keepdim=True, dtype=wide_float(x.device))
         most = x.amax(dim=(-2, -1), keepdim=True)
         peak = most if peak is None else torch.maximum(peak, most)
-    return ldn.ca.weights((total / pixels).to(peak.dtype), peak)
+    return ldn.ca.weights((total / spike[0, 0].numel()).to(peak.dtype), peak)
 
 
 def _times(part: slice, scale: int) -> slice:

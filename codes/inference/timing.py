@@ -1,13 +1,19 @@
 """Which frames of a stream were taken while the shutter was open?
 
 The blurry image is the mean of the light over the exposure, so the mean of the spikes over a window looks most like it
-where the window is the exposure. With C_t the sum of the first t frames and g the grey image at the size of the spikes,
-both freed of slow changes of brightness, the part of a window that the image does not explain is
+where the window is the exposure. With C_t the sum of the first t frames, D = C_e - C_s that of the window [s, e), and P
+the projection onto what the image explains (itself and its square, for a tone curve that is not quite known; in each of
+several tiles by a factor of its own), the part of a window that the image does not explain is
 
-    q(s, e) = (|D|^2 - <g, D>^2 / |g|^2 - noise) / |D|^2,    D = C_e - C_s
+    q(s, e) = 1 - |P D|^2 / |D|^2
 
-for all windows [s, e) at once from the inner products of the C_t. The noise of the spikes would favour long windows; it
-is known (:func:`_noise`) and taken off.
+for all windows at once from the inner products of the C_t. The noise of the spikes would favour long windows. It is
+independent from pixel to pixel, the scene is not: so every square above is the product of two halves of the pixels,
+those of a chequerboard's black and of its white fields, and no noise has to be known.
+
+A spike comes when its pixel has gathered enough, up to a spike's worth late: the C_t are averaged over some frames
+around t, so that this does not show. How far the result can be trusted is seen by leaving out one tile after another
+(jackknife).
 """
 
 from dataclasses import dataclass
@@ -26,23 +32,29 @@ SHORTEST = 16
 SPANS = 400
 """A longer stream is first searched in this many spans of frames, then finely around what was found."""
 
-NOISE_RATE = 0.007
-"""Spikes of a pixel and frame that no light has caused."""
+SMOOTH = 1.5
+"""Standard deviation, in pixels, of the smoothing that brings both halves onto one grid."""
+
+AROUND = 8
+"""Frames before and after the instant t over which C_t is averaged."""
+
+TILES, LEAST = (3, 4), 8
+"""Tiles in each direction, and the pixels that each must have each way."""
+
+SIGNAL = 0.3
+"""Windows of which less than this is common to both halves show nothing but noise, and are left out."""
+
+FITTED = 3
+"""Windows on each side of the best that a paraboloid is fitted to."""
+
+WITHIN = 2.0
+"""Frames within which start and end must be known, by two standard deviations of the jackknife."""
 
 TOLERANCE = 5
-"""Windows that differ by more frames from the best must fit clearly worse; otherwise the exposure cannot be told."""
+"""Windows that differ by more frames from the best must fit clearly worse."""
 
-SMOOTH = 2.2
-"""Standard deviation, in pixels, of the smoothing: noise has all frequencies, scenes mostly low ones."""
-
-KEPT = 0.7 / (4 * np.pi * SMOOTH**2)
-"""Share of the noise that is taken off after the smoothing, a little less than what is left of white noise."""
-
-DROWNED = 0.7
-"""Windows with a larger share of noise are left out."""
-
-BETTER, DEVIATIONS = 0.5, 3.0
-"""'Clearly': by this share of what the best leaves unexplained, and this many deviations of the noise's energy."""
+APART = 2.0
+"""'Clearly': by this many standard deviations of the difference."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +64,15 @@ class Timing:
     Args:
         start, stop: the frames [start, stop) that fit the image best.
         unexplained: share of their mean that the image does not explain, beyond noise; 0 is a perfect fit.
-        sure: whether clearly other windows fit clearly worse.
+        sure: whether start and stop are known well enough.
+        error: two standard deviations of start or stop, whichever is known less, in frames.
     """
 
     start: int
     stop: int
     unexplained: float
     sure: bool
+    error: float = np.inf
 
 
 def find_exposure(image: np.ndarray, spike: np.ndarray, length: int | None = None) -> Timing:
@@ -79,7 +93,7 @@ def find_exposure(image: np.ndarray, spike: np.ndarray, length: int | None = Non
     if step > 1:
         near = [np.arange(max(at - 2 * step, 0), min(at + 2 * step, total) + 1) for at in (found.start, found.stop)]
         fine = _search(image, spike, np.unique(np.concatenate(near)), length, 1)
-        found = Timing(fine.start, fine.stop, fine.unexplained, found.sure)
+        found = Timing(fine.start, fine.stop, fine.unexplained, found.sure and fine.sure, fine.error)
     return found
 
 
@@ -100,12 +114,13 @@ def find_instants(pictures: list[np.ndarray], spike: np.ndarray, window: int = 1
         For each the middle of the window that looks most like it; None where others look nearly as much like it.
     """
     total = len(spike)
-    small, sums, _, _ = _sums(pictures[0], spike, np.arange(total + 1))
+    _, black, white = _halves(pictures[0], spike, np.arange(total + 1))
+    sums = np.stack([flattened(both).ravel() for both in black + white])
     short = sums[window:] - sums[:-window]
     short /= np.maximum(np.linalg.norm(short, axis=1, keepdims=True), 1e-12)
     found = []
     for picture in pictures:
-        small = _sums(picture, spike[:1], np.arange(2))[0]
+        small = flattened(_halves(picture, spike[:0], np.arange(1))[0]).ravel()
         match = short @ (small / max(float(np.linalg.norm(small)), 1e-12))
         best = int(match.argmax())
         far = np.abs(np.arange(len(match)) - best) > 2 * TOLERANCE
@@ -141,35 +156,119 @@ def _pairs(pairs) -> str:
 
 def _search(image, spike, edges: np.ndarray, length: int | None, step: int, shortest: int = SHORTEST) -> Timing:
     """The best window that begins and ends at one of several frames."""
-    target, sums, light, share = _sums(image, spike, edges)
-    target = target / max(float(np.linalg.norm(target)), 1e-12)
-    gram, towards = (sums @ sums.T).astype(np.float64), (sums @ target).astype(np.float64)
-    square = np.diag(gram)
-    energy = square[:, None] + square[None] - 2 * gram
-    along = towards[None] - towards[:, None]
+    parts = explained, energy, auto, along = _products(image, spike, edges)
     start, stop = np.meshgrid(edges, edges, indexing="ij")
     span = stop - start
-    noise, deviation = _noise(span, light, share)
     if length:
         allowed = (abs(span - length) < step) & (span > 0)
     else:
         allowed = span >= min(shortest, edges[-1] - edges[0])
-    allowed &= along > 0  # a negative of the image is no fit
-    allowed &= noise < DROWNED * energy
-    signal = np.where(allowed, energy - noise, 1.0)
-    left = np.where(allowed, (energy - along**2 - noise) / signal, np.inf)
-    first, last = np.unravel_index(left.argmin(), left.shape)
-    best = float(left[first, last])
+
+    sums = [part.sum(axis=0) for part in (explained, energy, auto, along)]
+
+    def misfits(tile=None):
+        fits, total, noisy, same = sums if tile is None else [s - p[tile] for s, p in zip(sums, parts, strict=True)]
+        shows = allowed & (total > SIGNAL * noisy) & (same > 0)
+        return np.where(shows, 1 - fits / np.where(shows, total, 1), np.inf)
+
+    whole = misfits()
+    first, last = np.unravel_index(whole.argmin(), whole.shape)
+    best = float(whole[first, last])
     if not np.isfinite(best):
         return Timing(int(edges[0]), int(edges[-1]), 1.0, False)
+    place = _between(whole, edges, length)
+    begin, end = (int(np.clip(round(value), edges[0], edges[-1])) for value in place)
+    end = begin + length if length and step == 1 else end
+    if len(energy) < 4:
+        return Timing(begin, end, best, False)
+    without = [misfits(tile) for tile in range(len(energy))]
+    deviation = _jackknife([_between(each, edges, length) for each in without]).max()
     far = np.maximum(abs(start - edges[first]), abs(stop - edges[last])) > max(TOLERANCE, 2 * step)
-    margin = np.maximum(DEVIATIONS * deviation / signal, BETTER * max(best, 0.0))
-    sure = best < 0.3 and bool((left[far] > best + margin[far]).all())
-    return Timing(int(edges[first]), int(edges[last]), best, sure)
+    far &= np.isfinite([whole, *without]).all(axis=0)
+    apart = [each[far] - each[first, last] for each in without]
+    clear = (whole[far] - best > APART * _jackknife(apart)).all()
+    sure = best < 0.3 and clear and 2 * deviation <= max(WITHIN, 2 * (step - 1))
+    return Timing(begin, end, best, bool(sure), 2 * float(deviation))
 
 
-def _sums(image: np.ndarray, spike: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """The image, and the sum of the frames before each edge, shrunk and flattened; the rest for :func:`_noise`."""
+def _jackknife(estimates: list) -> np.ndarray:
+    """Standard deviation of an estimate from those without one part each, ``(parts, ...)``."""
+    return np.sqrt(len(estimates) - 1) * np.std(estimates, axis=0)
+
+
+def _between(misfit: np.ndarray, edges: np.ndarray, length: int | None) -> tuple[float, float]:
+    """Start and stop of the least misfit, between the edges: where a paraboloid fitted around it is least."""
+    first, last = np.unravel_index(misfit.argmin(), misfit.shape)
+    place = np.array([edges[first], edges[last]], np.float64)
+    rows, columns = (slice(max(at - FITTED, 0), at + FITTED + 1) for at in (first, last))
+    start, stop = np.meshgrid(edges[rows] - edges[first], edges[columns] - edges[last], indexing="ij")
+    known = np.isfinite(misfit[rows, columns])
+    x, y, value = start[known].astype(np.float64), stop[known].astype(np.float64), misfit[rows, columns][known]
+    if length:
+        terms, axes = np.stack([np.ones_like(x), x, x**2], axis=1), [[1.0, 1.0]]
+    else:
+        terms, axes = np.stack([np.ones_like(x), x, y, x**2, x * y, y**2], axis=1), np.eye(2)
+    if len(x) <= terms.shape[1]:
+        return tuple(place)
+    fit = np.linalg.lstsq(terms, value, rcond=None)[0]
+    bend = np.array([[2 * fit[2]]]) if length else np.array([[2 * fit[3], fit[4]], [fit[4], 2 * fit[5]]])
+    if (np.linalg.eigvalsh(bend) > 0).all():
+        move = np.linalg.solve(bend, -fit[1 : 1 + len(bend)]) @ np.asarray(axes)
+        place += np.clip(move, -FITTED, FITTED)
+    return tuple(place)
+
+
+def _products(image, spike, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of each tile and window ``(tiles, starts, stops)``: |P D|^2, |D|^2, the same with noise, <image, D>."""
+    seen, *halves = _halves(image, spike, edges)
+    rows, columns = (
+        np.linspace(0, side, max(min(most, side // LEAST), 1) + 1).astype(int)
+        for side, most in zip(seen.shape, TILES, strict=True)
+    )
+    smooth = _averaging(edges)
+    out = []
+    for top, bottom in zip(rows[:-1], rows[1:], strict=True):
+        for left, right in zip(columns[:-1], columns[1:], strict=True):
+            tile = seen[top:bottom, left:right].reshape(-1)
+            basis = np.stack([tile, tile**2], axis=1).astype(np.float64)
+            basis, signs = np.linalg.qr(basis - basis.mean(axis=0))
+            basis[:, 0] *= np.sign(signs[0, 0]) or 1
+            black, white = (half[:, top:bottom, left:right].reshape(len(edges), -1) for half in halves)
+            black, white = (half - half.mean(axis=1, keepdims=True) for half in (black, white))
+            cross = smooth @ (black @ white.T) @ smooth.T
+            noisy = smooth @ ((black @ black.T + white @ white.T) / 2) @ smooth.T
+            on = [smooth @ (half @ basis.astype(np.float32)) for half in (black, white)]
+            along = (on[0] + on[1])[:, 0] / 2
+            out.append((_squares(on[0] @ on[1].T), _squares(cross), _squares(noisy), along[None] - along[:, None]))
+    return tuple(np.stack(each) for each in zip(*out, strict=True))
+
+
+def _squares(gram: np.ndarray) -> np.ndarray:
+    """|C_e - C_s|^2 of all pairs from their inner products."""
+    gram = (gram + gram.T) / 2
+    square = np.diag(gram)
+    return square[:, None] + square[None] - 2 * gram
+
+
+def _averaging(edges: np.ndarray) -> np.ndarray:
+    """The matrix that averages over edges around each, as many before as after it, float64 ``(edges, edges)``."""
+    known = set(edges.tolist())
+    matrix = np.zeros((len(edges), len(edges)))
+    for row, edge in enumerate(edges.tolist()):
+        reach = 0
+        while reach < AROUND and {edge - reach - 1, edge + reach + 1} <= known:
+            reach += 1
+        near = abs(edges - edge) <= reach
+        matrix[row, near] = 1 / near.sum()
+    return matrix
+
+
+def _halves(image, spike, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The image, and the sums of the frames before each edge, of every second pixel and of the others.
+
+    Returns:
+        ``(h, w)`` and twice ``(edges, h, w)``, smoothed, and shrunk where they are large.
+    """
     height, width = image.shape
     factor = min(1.0, (PIXELS / (height * width)) ** 0.5)
     size = max(int(width * factor), 8), max(int(height * factor), 8)
@@ -178,33 +277,13 @@ def _sums(image: np.ndarray, spike: np.ndarray, edges: np.ndarray) -> tuple[np.n
         picture = cv2.GaussianBlur(np.asarray(picture, np.float32), (0, 0), SMOOTH)
         return picture if factor == 1 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
-    total = np.zeros((height, width), np.int64 if len(spike) > 30000 else np.int32)
-    sums = []
-    before = edges[0]
-    for edge in edges:
-        total += spike[before:edge].sum(axis=0, dtype=total.dtype)
-        sums.append(flattened(small(total)).ravel())
-        before = edge
+    black = np.indices((height, width)).sum(axis=0) % 2 == 0
     seen = small(image)
-    rate = float(total.mean()) / max(int(edges[-1] - edges[0]), 1) - NOISE_RATE
-    light = seen.ravel() * (max(rate, 0.0) / max(float(seen.mean()), 1e-9))
-    return flattened(seen).ravel(), np.stack(sums), light, seen.size / (height * width) * KEPT
-
-
-def _noise(span: np.ndarray, light: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Energy that the noise of the spikes adds to the sum of a window of ``span`` frames, and its deviation.
-
-    The count of a pixel that integrates errs by the phases at both ends: a variance of f (1 - f), where f is what an
-    expected count has behind its point; 1/6 on average, and less where a pixel hardly fires. Spikes without light add
-    NOISE_RATE a frame. ``share`` of it is left where pixels were averaged.
-
-    Args:
-        span: frames.
-        light: spikes a frame that are expected of each pixel, ``(pixels,)``.
-        share: pixels here over pixels of the sensor.
-    """
-    spans = np.unique(np.geomspace(1, max(span.max(), 2), 40).astype(int))
-    count = np.minimum(spans[:, None] * light, 0.7887)  # from there on, the average: f (1 - f) is 1/6 there
-    variance = (count * (1 - count)).mean(axis=1) + NOISE_RATE * spans
-    variance = np.interp(span, spans, variance) * share
-    return light.size * variance, variance * (1.4 * light.size * 2 * np.pi * SMOOTH**2) ** 0.5
+    total = np.zeros((height, width), np.float32)
+    halves = np.empty((2, len(edges), *seen.shape), np.float32)
+    before = edges[0]
+    for index, edge in enumerate(edges):
+        total += spike[before:edge].sum(axis=0, dtype=np.float32)
+        halves[0, index], halves[1, index] = small(2 * total * black), small(2 * total * ~black)
+        before = edge
+    return seen, halves[0], halves[1]

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
+from codes.engine.shard import WHOLE, Shard
 from codes.errors import InputError, one_line
 from codes.exposure import EXPOSURE, ExposureWindow
 from codes.image import IMAGES
@@ -59,9 +60,9 @@ def make_recipe(cfg: BlurConfig) -> Recipe:
 
 def prepare(cfg: BlurConfig) -> None:
     """Make what the options ask for, and say what was made."""
-    recipe, sources = make_recipe(cfg), find_sources(cfg.raw_folder, cfg.video)
+    recipe, sources = make_recipe(cfg), list(cfg.shard.of(find_sources(cfg.raw_folder, cfg.video)))
     out = cfg.out or cfg.raw_folder.absolute().parent
-    done = run_all(sources, recipe, cfg.interp, out, cfg.workers, cfg.to_the_cut)
+    done = run_all(sources, recipe, cfg.interp, out, cfg.workers, cfg.to_the_cut, cfg.shard)
     seconds = {key: sum(part.seconds[key] for part in done) for key in (done[0].seconds if done else ())}
     written, before = sum(part.written for part in done), sum(part.before for part in done)
     print(f"{out}: {len(done)} sequences, {written} files written, {before} there before")
@@ -102,30 +103,45 @@ def _work(*sequence) -> Done | str:
 
 
 def run_all(
-    sources: list[Path], recipe: Recipe, interp: str, out: Path, workers: int, to_the_cut: bool = False
+    sources: list[Path],
+    recipe: Recipe,
+    interp: str,
+    out: Path,
+    workers: int,
+    to_the_cut: bool = False,
+    shard: Shard = WHOLE,
 ) -> list[Done]:
     """Make all sequences, some at a time; one that fails does not keep the others from being finished.
 
     Raises:
-        InputError: sequences failed; names them. Raised at the end.
+        InputError: sequences failed; names them. Raised at the end. Or parts that are to be merged are incomplete.
     """
-    total, failed, done = 0, {}, []
+    total, failed, done, todo = 0, {}, [], []
     for source in sources:
         try:
             sequence = open_sequence(source, recipe, interp, out, to_the_cut)
             total += len(sequence.needed)
+            if sequence.needed:
+                todo.append(source)
+            else:
+                done.append(sequence.make())
             if note := sequence.film.source.note:
                 print(f"{source}: {note}")
+            if "spike" in recipe.outputs and not any(
+                recipe.has_spikes(start, sequence.film.count) for start, _ in recipe.exposures(sequence.film.count)
+            ):
+                print(f"{source}: too short for a sample: {sequence.film.count} frames, inserted ones among them")
             if sequence.film.size != sequence.film.whole:
                 (height, width), (rows, columns) = sequence.film.whole, sequence.film.size
                 print(f"{source}: frames of {height}x{width} are cropped to {rows}x{columns}")
         except (OSError, InputError, cv2.error) as error:
             failed[source] = one_line(error)
+    if shard.merges:
+        shard.require("sequences", {source.name: source not in (*todo, *failed) for source in sources})
     for folder in record_options(out, recipe, interp) if len(failed) < len(sources) else ():
         print(f"{out / folder}: files from before, with options that are not known; what is missing is added")
     context = multiprocessing.get_context("spawn")  # OpenCV's threads do not survive a fork
     progress = context.Queue()
-    todo = [source for source in sources if source not in failed]
     bar = tqdm(total=total, unit="frame", disable=None, smoothing=0.05)
     with bar, ProcessPoolExecutor(max(min(workers, len(todo)), 1), context, _start_worker, (progress,)) as pool:
         try:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -53,18 +54,22 @@ def make_data_set(cfg: DemoConfig) -> None:
         for split in SPLITS
         for i in range(wanted[split])
     ]
+    if cfg.shard.merges:
+        cfg.shard.require("samples", {f"{sample.split}/{sample.name}": sample.exists(cfg.out) for sample in samples})
     open_folder(cfg.out, options, cfg.overwrite)
     for split in SPLITS:
         rows = [describe(sample) for sample in samples if sample.split == split]
         write_json(cfg.out / split / "samples.json", rows)
         print(f"{split}: {len(rows)} samples of {len(photos[split])} photographs: {', '.join(photos[split][:8])}")
-    write_all(samples, cfg.out, cfg.workers)
-    print(f"{cfg.out}: done")
+    write_all(cfg.shard.of(samples), cfg.out, cfg.workers)
+    print(f"{cfg.out}: {f'part {cfg.shard} ' if cfg.shard.is_part else ''}done")
 
 
 def open_folder(out: Path, options: dict, overwrite: bool) -> None:
     """Give the folder to this configuration: refuse what disagrees, or with ``overwrite`` delete its samples."""
     record = out / RECORD
+    # Looked at before the record, which another part may be writing: what is there without one is not ours.
+    filled = out.is_dir() and not all(path.match(f".{record.stem}.*.tmp.json") for path in out.iterdir())
     if record.is_file():
         try:
             old = json.loads(record.read_text())
@@ -87,7 +92,7 @@ def open_folder(out: Path, options: dict, overwrite: bool) -> None:
             for folder in [*out.glob(f"{split}/spike_data*"), out / split / "blur_data", out / split / "sharp_data"]:
                 if (folder / name).exists():
                     shutil.rmtree(folder / name)
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif filled or out.exists() and not out.is_dir():
         raise InputError(f"--out {out} exists and is not this program's work; choose another folder")
     write_json(record, options)
 
@@ -104,7 +109,7 @@ def describe(sample: Sample) -> dict:
     }
 
 
-def write_all(samples: list[Sample], out: Path, workers: int) -> None:
+def write_all(samples: Sequence[Sample], out: Path, workers: int) -> None:
     """Write the samples that do not exist yet."""
     todo = [sample for sample in samples if not sample.exists(out)]
     # Threads, not processes: OpenCV and NumPy let them run side by side, and no worker has to import torch anew.

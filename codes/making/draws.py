@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from codes.errors import InputError, MissingFileError
 from codes.exposure import EXPOSURE, SCALE
-from codes.files import replacing
+from codes.files import replacing, write_json
 from codes.image import GREY_WEIGHTS, to_float, write_image
 from codes.making.options import ScenesConfig
 from codes.making.photos import find_photos, usable
@@ -134,9 +134,7 @@ def write_picture(path: Path, frame: np.ndarray, tone: Tone, most: float) -> Non
 
 def write_record(folder: Path, photos: list[str], count: int, seed: int) -> None:
     """Say in scenes.json what the scenes of a folder are; ``photos`` are files below it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / RECORD) as path:
-        path.write_text(json.dumps({"seed": seed, "count": count, "photos": photos}, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / RECORD, {"seed": seed, "count": count, "photos": photos})
 
 
 def read_scenes(folder: Path) -> list[SceneDraw]:
@@ -171,7 +169,9 @@ def make_scenes(cfg: ScenesConfig) -> None:
     """
     cv2.setNumThreads(1)
     pictures, path = cfg.out / "pictures", cfg.out / RECORD
-    print(f"{pictures}: {write_pictures(cfg, pictures)} photographs, {cfg.shrink:g} times smaller than the captures")
+    print(
+        f"{pictures}: {len(write_pictures(cfg, pictures))} photographs, {cfg.shrink:g} times smaller than the captures"
+    )
     photos = [f"pictures/{name}" for name in usable(find_photos(pictures))]
     if path.is_file():
         read_scenes(cfg.out)  # refuses what is damaged
@@ -351,8 +351,6 @@ def record(light: np.ndarray, gain: float, draw: Draw, corner: tuple[int, int], 
 
     Args:
         light: a scene's, uint8 ``(143 * 143, 137)``.
-        gain: the scene's.
-        draw: the camera.
         corner: (top, left) of the crop in the window.
         side: of the crop in image pixels.
         rng: of the sensor.

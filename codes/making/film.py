@@ -78,7 +78,6 @@ class Video:
     """A video file (PyAV), read from its beginning to its end.
 
     Args:
-        path: the file.
         to_the_cut: of a video that is cut off short or damaged, use what there is before that.
 
     Attributes:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from codes.engine.options import Config, Size, option
+from codes.engine.shard import WHOLE, Shard, shard_option
 from codes.errors import InputError
 from codes.exposure import EXPOSURE, SCALE, read_exposure
 
@@ -30,6 +31,7 @@ class BlurConfig:
     overlap_len: int = option(7, "interpolated frames between two exposures", low=0)
     to_the_cut: bool = option(False, "of a video that is cut off short or damaged, use what comes before that")
     workers: int = option(CORES, "sequences at a time", low=1)
+    shard: Shard = shard_option("sequences")
 
     def __post_init__(self):
         if bool(self.raw_folder) == bool(self.video):
@@ -93,8 +95,13 @@ class DemoConfig:
     seed: int = option(0, "same seed, same bytes", low=0)
     workers: int = option(CORES, "samples rendered at a time", low=1)
     overwrite: bool = option(False, "delete the samples that this program made in the folder before")
+    shard: Shard = shard_option("samples")
 
     def __post_init__(self):
+        if self.overwrite and self.shard != WHOLE:
+            raise InputError(
+                "--overwrite would delete what other parts have made; give it without --shard, or delete --out"
+            )
         check_motion(*self.motion)
         if not self.train + self.test:
             raise InputError("--train 0 --test 0 asks for no samples")
@@ -108,6 +115,7 @@ class CapturesConfig:
     data_type: Literal["GOPRO", "real"] = option("GOPRO", "layout of the captures")
     split: Literal["train", "test"] = option("train", "split of the captures")
     vth: float = option(0.0, "firing threshold of the captures' spikes", low=0)
+    tone: str = option("", "curve of the blurry images: linear, srgb or gamma:G; otherwise what camera.json says")
     deblur_path: Path | None = option(None, "weights of a student that deblurs the captures; none: the SDM")
     shrink: float = option(3.0, "how many times smaller the photographs are", low=1)
     seed: int = option(0, "same seed, same bytes", low=0)
@@ -136,6 +144,7 @@ class ResimulateConfig(CapturesConfig):
     )
     new_vth: tuple[float, ...] = option((1.0,), "firing thresholds to simulate", above=0)
     workers: int = option(CORES, "samples rendered at a time", low=1)
+    shard: Shard = shard_option("captures, and of the new samples,")
 
     def __post_init__(self):
         check_motion(*self.motion_at_720p)

@@ -138,8 +138,6 @@ def record_options(split: Path, recipe: Recipe, interp: str) -> list[str]:
     """Note what the folders of a split are made with; what was made with other options is not added to.
 
     Args:
-        split: the split's folder.
-        recipe: what will be made.
         interp: what inserts the frames between, by its name, or 'none'.
 
     Returns:
@@ -154,16 +152,18 @@ def record_options(split: Path, recipe: Recipe, interp: str) -> list[str]:
     for folder, (scale, vth) in recipe.spike_folders.items():
         sensor = {"spike_add": window.margin, "vth": vth, "no_noise": not recipe.noise, "seed": recipe.seed}
         wanted[folder] = frames | {"interp": interp, "scale": scale} | sensor
+    # Looked at before the record, which whoever fills a folder has written: so another part at work is no stranger.
+    filled = {folder: any(path.is_file() for path in (split / folder).glob("[!.]*/[!.]*")) for folder in wanted}
     before, unknown = read_record(split), []
     record = dict(before)
     for folder, options in wanted.items():
         if folder.split("_")[0] not in recipe.outputs:
             continue
-        known, filled = record.get(folder), any(path.is_file() for path in (split / folder).glob("[!.]*/[!.]*"))
-        if filled and known is None:
+        known = record.get(folder)
+        if filled[folder] and known is None:
             unknown.append(folder)
             continue
-        for flag, value in options.items() if filled else ():
+        for flag, value in options.items() if filled[folder] else ():
             if (other := known.get(flag)) != value:
                 more = ", or further thresholds after that one (--vth V W)" if flag == "vth" else ""
                 raise InputError(
@@ -181,10 +181,8 @@ class SpikeRecorder:
 
     Args:
         size: ``(h, w)`` of the spike frames.
-        frames: how many there will be.
         vth: firing threshold in the paper's unit.
         seed: of warm-up and noise, as in :func:`codes.making.sensor.spikes_from_frames`, which gives the same spikes.
-        noise: whether to add the inherent noise.
     """
 
     def __init__(self, size: tuple[int, int], frames: int, vth: float, seed, noise: bool):
@@ -247,8 +245,6 @@ class Sequence:
     """The work on one sequence.
 
     Args:
-        film: its frames.
-        recipe: what to make.
         out: the split's folder, which will hold blur_data, spike_data, sharp_data.
     """
 
@@ -325,7 +321,8 @@ class Sequence:
                 exposure.total = np.zeros(frame.shape, np.float32)  # whole numbers, exact up to 2**24
             cv2.accumulate(frame, exposure.total)
         if last:
-            self._write(exposure.blur_path, _mean(exposure.total, self.recipe.window.length))
+            mean = exposure.total.astype(np.float64) / self.recipe.window.length
+            self._write(exposure.blur_path, np.rint(mean).astype(np.uint8))  # to even at a half, as OpenCV does it
             exposure.total = None
 
     def _expose(self, exposure: Exposure, frame: np.ndarray, lights: dict[int, np.ndarray], last: bool) -> None:
@@ -342,8 +339,3 @@ class Sequence:
             for folder in reversed(exposure.spike_paths):  # spike_data's last: then the sample exists
                 exposure.recorders.pop(folder).write(exposure.spike_paths[folder])
                 self.written += 1
-
-
-def _mean(total: np.ndarray, count: int) -> np.ndarray:
-    """uint8 mean of ``count`` frames from their sum, rounded (to even at a half, as OpenCV does it)."""
-    return np.rint(total.astype(np.float64) / count).astype(np.uint8)

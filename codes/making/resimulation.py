@@ -1,15 +1,18 @@
 """Training data with known sharp frames from nothing but captures (scripts/resimulate.py says how)."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from torch.utils.data import Subset
 from tqdm import tqdm
 
 from codes.dataset import SpikeData
 from codes.engine.device import choose_device, keep_memory, place
 from codes.engine.loader import loader
+from codes.engine.shard import WHOLE, Shard
 from codes.engine.textures import describe_network
 from codes.engine.weights import load_student
 from codes.exposure import EXPOSURE
@@ -19,14 +22,19 @@ from codes.making.demo import make_data_set
 from codes.making.options import CapturesConfig, DemoConfig, ResimulateConfig
 from codes.sdm import Teacher
 from codes.student import Sight
+from codes.tone import Tone
 
 
 def resimulate(cfg: ResimulateConfig) -> None:
     """Deblur, shrink, simulate."""
     keep_memory()
     pictures = cfg.out / "pictures"
-    count = write_pictures(cfg, pictures)
-    print(f"{pictures}: {count} photographs, {cfg.shrink:g} times smaller than the captures")
+    names = write_pictures(cfg, pictures, cfg.shard)
+    awaited = sum(not (pictures / name).is_file() for name in names)
+    print(f"{pictures}: {len(names) - awaited} photographs, {cfg.shrink:g} times smaller than the captures")
+    if awaited:  # each sample may show any of them
+        print(f"{awaited} are still to come from other parts; the same command then makes the samples of {cfg.shard}")
+        return
     wanted = DemoConfig(
         out=cfg.out / "GOPRO",
         photos=pictures,
@@ -38,6 +46,7 @@ def resimulate(cfg: ResimulateConfig) -> None:
         vth=cfg.new_vth,
         seed=cfg.seed,
         workers=cfg.workers,
+        shard=cfg.shard,
     )
     make_data_set(wanted)
 
@@ -49,26 +58,39 @@ def shrunk(image: torch.Tensor, factor: float) -> np.ndarray:
     return to_uint8(small.transpose(2, 0, 1))
 
 
-def write_pictures(cfg: CapturesConfig, folder: Path) -> int:
-    """Deblur the captures at the centre of the exposure and write them small; those that exist stay."""
+def write_pictures(cfg: CapturesConfig, folder: Path, shard: Shard = WHOLE) -> list[str]:
+    """Deblur the captures at the centre of the exposure and write them small; those that exist stay.
+
+    Returns:
+        the files' names, of all parts.
+    """
     captures = SpikeData(cfg.base_folder, cfg.data_type, cfg.split, vth=cfg.vth)
+    if cfg.tone:
+        captures.camera = replace(captures.camera, tone=Tone(cfg.tone))
+    names = [f"{name.replace('/', '_')}.png" for name in captures.names]
+    if shard.merges:
+        shard.require("captures", {name: (folder / name).is_file() for name in names})
     device = choose_device(cfg.device)
     teacher, student = Teacher.plain(21, "bilinear"), None
     if cfg.deblur_path:
         student = place(load_student(cfg.deblur_path), device).eval()
     about = {"captures": str(captures.folder), "vth": cfg.vth, "shrink": cfg.shrink}
+    if captures.camera.tone.name != "linear":
+        about["tone"] = captures.camera.tone.name
     about["student"] = describe_network(student) if student else "none: the SDM on 21 frames, bilinear"
-    recorded(folder / "pictures.json", about, "choose another --out")
+    # A tone is recorded where there is one: folders from before know none.
+    recorded(folder / "pictures.json", about | {"tone": about.get("tone")}, "choose another --out")
     write_json(folder / "pictures.json", about)
     with torch.inference_mode():
-        for sample in tqdm(loader(captures), desc="captures", unit="capture", leave=False, disable=None):
-            path = folder / f"{sample['name'][0].replace('/', '_')}.png"
-            if path.is_file():
-                continue
+        todo = [index for index in shard.of(range(len(names))) if not (folder / names[index]).is_file()]
+        samples = loader(Subset(captures, todo))
+        for index, sample in zip(
+            todo, tqdm(samples, desc="captures", unit="capture", leave=False, disable=None), strict=True
+        ):
             blur, spike, centre = sample["blur"].to(device), sample["spike"].to(device), [EXPOSURE.centre]
             if student is None:
                 image = teacher(blur, spike, centre)[0, 0]
             else:
                 image = student(blur, Sight.of(student)(blur, spike, centre))[0, 0]
-            write_image(path, shrunk(image, cfg.shrink))
-    return len(captures)
+            write_image(folder / names[index], shrunk(image, cfg.shrink))
+    return names

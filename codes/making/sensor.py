@@ -108,7 +108,6 @@ def inherent_noise(shape: tuple[int, int, int], rng: np.random.Generator) -> np.
 
     Args:
         shape: ``(T, H, W)``.
-        rng: source of randomness.
 
     Returns:
         bool ``(T, H, W)``, true at about 0.7 % of the slots.
@@ -133,7 +132,6 @@ def spikes_from_frames(frames: np.ndarray, seed, vth: float = 1.0, noise: bool =
         frames: float32 ``(T, H, W)``, grey, in [0, 1].
         seed: anything that ``numpy.random.default_rng`` takes; the same seed gives the same spikes.
         vth: firing threshold in the paper's unit.
-        noise: whether to add the inherent noise.
 
     Returns:
         uint8 ``(T, H, W)`` of zeros and ones.

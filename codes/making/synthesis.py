@@ -201,7 +201,6 @@ class Background:
         size: ``(H, W)`` of the frame.
         motion: the camera's motion, as it moves the image.
         upright: show it within 3 degrees of upright and unflipped; else turned by any angle and maybe flipped.
-        rng: source of randomness.
     """
 
     def __init__(self, photo, size: tuple[int, int], motion: Motion, upright: bool, rng: np.random.Generator):
@@ -247,7 +246,6 @@ class Foreground:
         photo: uint8, B,G,R ``(h, w, 3)``, of which a piece is cut out, or with alpha ``(h, w, 4)``, taken whole.
         size: ``(H, W)`` of the frame.
         length: its motion over the exposure in pixels of the frame.
-        rng: source of randomness.
     """
 
     def __init__(self, photo, size: tuple[int, int], length: float, rng: np.random.Generator):
@@ -314,7 +312,6 @@ class Scene:
     """The film of a sample: ``frame(t)`` for t = 0 to 136, the exposure being [20, 117).
 
     Args:
-        sample: what to show.
         read: reads a photograph as uint8 ``(h, w, 3)``, B,G,R.
     """
 

@@ -101,6 +101,7 @@ NETWORKS: dict[str, Network] = {
             role="student",
             files=("SDMNet_photo.pth",),
             flag="sdmnet",
+            reach=20,
             colour="BGR",
         ),
         Network(

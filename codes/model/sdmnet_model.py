@@ -25,8 +25,14 @@ from codes.model.ldn_model import Deblur_Net
 WINDOWS = (51, 20, 10, 5, 3, 2, 2, *(1,) * 7, 2, 2, 3, 5, 10, 20, 51)
 """Frames in each window of the pyramid, in the order of time; the middle one is the instant."""
 
+MIDDLE = len(WINDOWS) // 2
+"""The window of the instant alone."""
+
 COUNTS = (3, *WINDOWS[1:-1], 3)
 """Of 97 frames around the instant, how many each window holds."""
+
+REACHES = (3, 6, 8, 10)
+"""Windows to either side of the instant that make spans of 7, 21, 51 and 97 frames."""
 
 GREY = (0.11, 0.59, 0.3)
 """Weights of B, G and R in grey."""
@@ -50,6 +56,9 @@ class SDMNet(nn.Module):
         super().__init__()
         self.ldn = Deblur_Net(len(WINDOWS) + 12)
         self.ldn.pred = nn.Conv2d(self.ldn.pred.in_channels, 5, 1)
+        away = (torch.arange(len(WINDOWS)) - MIDDLE).abs()
+        spans = torch.stack([(away <= reach) * torch.tensor(COUNTS) for reach in REACHES])
+        self.register_buffer("spans", spans.float(), persistent=False)
 
     @torch.no_grad()
     def begin_as(self, ldn: nn.Module) -> "SDMNet":
@@ -105,60 +114,67 @@ class SDMNet(nn.Module):
         seen = F.avg_pool2d(grey[..., 1:-1, 1:-1], 2, stride=4)  # the middle 2x2 pixels of each 4x4
         chroma = blur.amax(dim=1, keepdim=True) - blur.amin(dim=1, keepdim=True)
         nearby = F.max_pool2d(F.max_pool2d(chroma, 16, ceil_mode=True), 5, stride=1, padding=2)  # within 32 to 48 px
-        nearby = F.interpolate(nearby, size=seen.shape[-2:], mode="bilinear")
+        nearby = F.interpolate(nearby, scale_factor=4.0, mode="bilinear")[..., : seen.shape[-2], : seen.shape[-1]]
         gate = ((nearby - NEARLY_GREY) / (COLOURFUL - NEARLY_GREY)).clamp(0, 1)
         features = self.ldn.encode(blur)
         return torch.cat([seen.to(features), gate.to(features), features], dim=1)
 
-    def decode(self, blur: torch.Tensor, image: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
+    def features(self, image: torch.Tensor, spike: torch.Tensor, brightest: torch.Tensor) -> torch.Tensor:
+        """The LDN's features, ``(B, 64, H/4, W/4)``; ``brightest`` as in :meth:`seen`."""
+        return self.ldn.features(image[:, 2:], self.seen(image[:, :1], spike, brightest))
+
+    def decode(
+        self,
+        blur: torch.Tensor,
+        image: torch.Tensor,
+        spike: torch.Tensor,
+        brightest: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """One instant of each image.
 
         Args:
             blur: ``(B, 3, H, W)``.
             image: what :meth:`encode` made of it.
             spike: ``(B, 21, H/4, W/4)``.
+            brightest, weights: of the whole image, where this is a tile of it: the brightest of each window
+                ``(B, 21)``, and the LDN's weights of its channels ``(B, 64, 1, 1)``.
 
         Returns:
             ``(B, 3, H, W)``, not clipped.
         """
-        grey, gate, features = image.split((1, 1, image.shape[1] - 2), dim=1)
-        outputs = self.ldn.decode(blur, features, self.seen(grey, spike))
+        seen = self.seen(image[:, :1], spike, spike.amax(dim=(-2, -1)) if brightest is None else brightest)
+        outputs = self.ldn.decode(blur, image[:, 2:], seen, weights).to(blur.dtype)
         ratio, light, colour = outputs.split((1, 1, 3), dim=1)
-        gate = F.interpolate(gate, scale_factor=4.0, mode="bilinear")
-        return blur + blur * ratio + light + colour * gate  # in the precision of blur
+        gate = F.interpolate(image[:, 1:2], scale_factor=4.0, mode="bilinear").to(blur.dtype)
+        return torch.addcmul(blur, blur, ratio).add_(light).addcmul_(colour, gate)
 
-    @staticmethod
-    def seen(grey: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
+    def seen(self, grey: torch.Tensor, spike: torch.Tensor, brightest: torch.Tensor) -> torch.Tensor:
         """What the LDN is given of the spikes: the pyramid, and what the SDM makes of it.
 
         Args:
             grey: the image as the spike camera sees it, ``(B, 1, h, w)``.
             spike: the pyramid, ``(B, 21, h, w)``; windows outside the stream are 0 everywhere.
+            brightest: the brightest pixel of each window, ``(B, 21)``.
 
         Returns:
             ``(B, 33, h, w)``: the pyramid (21); the light over growing spans around the instant (3: 7, 21 and 97
             frames); spans of 7, 21 and 51 frames against the longest, of 21 against the image, less 1 (4); whether the
             stream holds the outermost windows (4); the logarithm of the brightness of one spike (1).
         """
-        spike, grey = spike.float(), grey.float()
-        middle = len(WINDOWS) // 2
-        brightest = spike.amax(dim=(-2, -1))  # (B, 21)
+        spike, grey, brightest = spike.float(), grey.float(), brightest.float()
         held = (brightest > 0).to(spike)
-        frames = torch.stack([window * count for window, count in zip(held.unbind(1), COUNTS, strict=True)], dim=1)
-        frames[:, middle] = 1  # never nothing to divide by
-
-        def around(reach: int) -> torch.Tensor:  # the mean of the windows up to this many away
-            part = slice(middle - reach, middle + reach + 1)
-            counts = frames[:, part, None, None]
-            return (spike[:, part] * counts).sum(1, keepdim=True) / counts.sum(1, keepdim=True)
-
-        least, short, middling, long = around(3), around(6), around(8), around(10)
+        frames = held[:, None] * self.spans
+        frames[..., MIDDLE] = 1  # never nothing to divide by
+        with torch.autocast(spike.device.type, enabled=False):
+            light = torch.einsum("bkn,bnhw->bkhw", frames / frames.sum(dim=2, keepdim=True), spike)
+        least, short, middling, long = light.split(1, dim=1)
 
         def against(light: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
             return (light - whole) / (whole + DARK)
 
         ratios = [against(least, long), against(short, long), against(middling, long), against(short, grey)]
-        quantum = brightest[:, middle - 3 : middle + 4].amax(dim=1, keepdim=True).clamp(min=0.1).log()
+        quantum = brightest[:, MIDDLE - 3 : MIDDLE + 4].amax(dim=1, keepdim=True).clamp(min=0.1).log()
         planes = torch.cat([held[:, :2], held[:, -2:], quantum], dim=1)[..., None, None]
         planes = planes.expand(-1, -1, *spike.shape[-2:])
         return torch.cat([spike, least, short, long, *ratios, planes], dim=1).clamp(max=BRIGHT)

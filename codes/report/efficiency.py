@@ -31,7 +31,6 @@ class Entry:
     """A line of the table.
 
     Args:
-        title: its name.
         networks: of which the parameters are counted.
         run: computes a number of instants of one exposure.
     """
@@ -58,7 +57,6 @@ def entries(methods: list, device: torch.device, height: int, width: int) -> dic
     Args:
         methods: as in :mod:`codes.report.tables`, on ``device``; those without networks have no line.
         device: 'meta' computes nothing, but counts.
-        height, width: of the image.
     """
     torch.manual_seed(0)
     blur = torch.rand(1, 3, height, width, device=device)
@@ -93,11 +91,9 @@ def efficiency_table(
     """Count, measure and time.
 
     Args:
-        lines: what is measured.
         plain: the same on the device 'meta', where networks have the form that their papers describe; as far as they
             can be counted there.
         size: ``(H, W)`` of the frame.
-        device, precision: where and how.
         repeats: times that are measured after one to warm up, unless one takes long; the median counts.
         peak: from a key of ``lines`` to the bytes at the peak of one frame; None: not measured.
     """

@@ -12,7 +12,7 @@ a single process would make.
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,12 +28,15 @@ from codes.engine.device import autocast, describe
 from codes.engine.loader import loader
 from codes.engine.options import as_dict
 from codes.engine.provenance import provenance
+from codes.engine.shard import WHOLE
+from codes.engine.transfer import Transfer
 from codes.errors import InputError
 from codes.files import replacing, write_json
 from codes.image import to_uint8, write_image
 from codes.metrics import compute_img_metric
 from codes.report.figures import magnified
 from codes.report.page import TFP_LENGTH, Layer, Page, Samples, Section, View, lit, made_by
+from codes.report.parts import Measured, Parts
 from codes.report.plots import run_panels
 from codes.report.table import METRICS, Table
 from codes.spike import EXPOSURE, tfp
@@ -55,35 +58,18 @@ class Row:
             shown.
         target: like ``prediction``, or None where there is no reference.
         kind: the word in the picture's file name.
+        figures: more that was measured, by metric.
     """
 
     name: str
     prediction: torch.Tensor
     target: torch.Tensor | None
     kind: str
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 Rows = Callable[[dict], Iterator[Row]]
 """A recipe's function from a sample (a batch of one) to its rows. Time between rows is the later row's."""
-
-
-@dataclass
-class Measured:
-    """What was measured of one sample, and can travel to another process.
-
-    Args:
-        name: the sample.
-        values: row -> metric -> value; no metric where there is no reference.
-        seconds: row -> seconds.
-        pictures: (the word in the file name, row, uint8 ``(H, W, 3)`` B,G,R) of each picture.
-        fault: why the sample could not be read, if so.
-    """
-
-    name: str
-    values: dict[str, dict[str, float]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    pictures: list[tuple] = field(default_factory=list)
-    fault: str = ""
 
 
 @dataclass
@@ -117,6 +103,8 @@ class Report:
             for metric, value in values.items():
                 columns.setdefault(metric, []).append(value)
             self.seconds[row] = self.seconds.get(row, 0.0) + sample.seconds[row]
+        if sample.view:
+            self.views[sample.name] = sample.view
 
     @property
     def count(self) -> int:
@@ -257,6 +245,7 @@ def measure_rows(
     samples: int = 0,
     lpips=None,
     spikes: bool = False,
+    parts: Parts | None = None,
 ) -> Report:
     """Measure the rows of a table, whole frames, one sample at a time.
 
@@ -271,51 +260,75 @@ def measure_rows(
         samples: how many samples, spread evenly over the data set; 0 is all.
         lpips: the network of the metric 'lpips'.
         spikes: among the pictures, what the spikes alone show.
+        parts: the part of the samples that is measured, which leaves its figures there; or that all are only read.
     """
     report, rank, world = Report(), distributed.rank(), distributed.world()
-    for old in images.glob(f"{prefix}_*.png") if rank == 0 else ():
-        old.unlink()
-    chosen = range(len(dataset))
-    if 0 < samples < len(dataset):
-        chosen = [index * len(dataset) // samples for index in range(samples)]
-    source = iter(loader(Subset(dataset, chosen[rank::world]), workers=cfg.workers))
+    measured: list[Measured] = []
+    chosen = spread(samples, len(dataset))
+    if parts and parts.shard.merges:
+        found = parts.read(prefix, [dataset.names[index] for index in chosen])
+        remove_pictures(images, prefix, [number for number, sample in enumerate(found) if not sample.view], len(found))
+        for sample in found:
+            report.add(sample)
+        return report
+    numbers = (parts.shard if parts else WHOLE).of(range(len(chosen)))
+    if rank == 0:
+        remove_pictures(images, prefix, numbers, len(chosen))
+    transfer = Transfer(dataset, device)
+    subset = Subset(transfer.source, [chosen[number] for number in numbers[rank::world]])
+    source = iter(loader(subset, workers=cfg.workers, pin=transfer.pin))
     hide = rank > 0 or not sys.stderr.isatty()
-    with tqdm(total=len(chosen), desc="evaluate", unit="sample", leave=False, disable=hide) as bar:
-        for first in range(0, len(chosen), world):  # a sample on each rank, as far as they go
+    with tqdm(total=len(numbers), desc="evaluate", unit="sample", leave=False, disable=hide) as bar:
+        for first in range(0, len(numbers), world):  # a sample on each rank, as far as they go
             own = None
-            if first + rank < len(chosen):
-                own = measure_sample(cfg, device, next(source), rows, first + rank < cfg.eval_images, lpips, spikes)
-            for index, sample in enumerate(distributed.gather(own), first):
+            if first + rank < len(numbers):
+                pictures = numbers[first + rank] < cfg.eval_images
+                own = measure_sample(cfg, device, transfer(next(source)), rows, pictures, lpips, spikes)
+            for number, sample in zip(numbers[first:], distributed.gather(own), strict=False):
                 if sample is not None:
-                    report.add(sample)
                     if sample.pictures:
-                        panel, view = save_pictures(sample, images, f"{prefix}_{index:04}")
-                        report.panels.append(panel)
-                        report.views[sample.name] = view
+                        report.panels.append(save_pictures(sample, images, f"{prefix}_{number:04}"))
+                    report.add(sample)
+                    measured.append(sample)
                     bar.update()
     if report.faults and not report.count:
         raise InputError(
             f"none of the {len(chosen)} samples can be read; the first: {next(iter(report.faults.values()))}"
         )
+    if parts and parts.shard.is_part and rank == 0:
+        parts.write(prefix, measured)
     return report
+
+
+def spread(samples: int, count: int) -> list[int]:
+    """Which of ``count`` samples are measured: so many of them, spread evenly; 0 is all."""
+    samples = min(samples or count, count)
+    return [number * count // samples for number in range(samples)]
+
+
+def remove_pictures(images: Path, prefix: str, numbers: Sequence[int], count: int) -> None:
+    """Remove pictures of an earlier evaluation: of the samples with these numbers, and of more than ``count``."""
+    for old in images.glob(f"{prefix}_*.png"):
+        number = old.name[len(prefix) + 1 :].partition("_")[0]
+        if number.isdecimal() and (int(number) in numbers or int(number) >= count):
+            old.unlink()
 
 
 def measure_sample(
     cfg, device: torch.device, sample: dict, rows: Rows, pictures: bool, lpips=None, spikes: bool = False
 ) -> Measured:
-    """Measure the rows of one sample, a batch of one; with ``pictures`` if asked. The rest is as above."""
+    """Measure the rows of one sample, a batch of one on the device; with ``pictures`` if asked; the rest as above."""
     if "faults" in sample:
         ((name, fault),) = sample["faults"].items()
         return Measured(name, fault=fault)
     measured, shown = Measured(sample["name"][0]), []
-    sample = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in sample.items()}
     with torch.inference_mode(), autocast(device, cfg.precision):
         synchronize(device)
         start = time.perf_counter()
         for row in rows(sample):
             synchronize(device)
             measured.seconds[row.name] = time.perf_counter() - start
-            values = measured.values[row.name] = {}
+            values = measured.values[row.name] = dict(row.figures)
             if row.target is not None:
                 with torch.autocast(device.type, enabled=False):
                     for metric in cfg.metrics:
@@ -333,7 +346,10 @@ def measure_sample(
 
 
 def save_pictures(sample: Measured, folder: Path, stem: str):
-    """Write each picture under its official name, and all as a panel with a magnified part; returns panel and view."""
+    """Write each picture under its official name, and all as a panel with a magnified part, which is returned.
+
+    The sample then holds their files, as its view, and no pictures.
+    """
     cells, layers = [], []
     for kind, name, image in sample.pictures:
         file = folder / f"{stem}_{kind}.png"
@@ -345,7 +361,8 @@ def save_pictures(sample: Measured, folder: Path, stem: str):
     panel = magnified(cells, columns=len(cells) if len(cells) <= 4 else (len(cells) + 1) // 2)
     write_image(folder / f"{stem}_panel.png", panel)
     size = max(image.shape[:2] for _, _, image in sample.pictures)
-    return panel, View(sample.name, size, [EXPOSURE.centre], layers)
+    sample.pictures, sample.view = [], View(sample.name, size, [EXPOSURE.centre], layers)
+    return panel
 
 
 def synchronize(device: torch.device) -> None:

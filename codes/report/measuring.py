@@ -30,9 +30,11 @@ class FlopCounter(TorchDispatchMode):
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was told."""
-    if device.type != "cpu":
-        getattr(torch, device.type).synchronize()
+    """Wait until the device has done what it was told, so that a clock read next is right."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def timed(run: Callable, device: torch.device) -> float:

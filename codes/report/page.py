@@ -5,12 +5,13 @@ fetched from elsewhere, which the page's own policy forbids. What it looks like 
 data that it is given.
 """
 
+import json
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 import numpy as np
 import torch
@@ -144,7 +145,7 @@ class Page:
         data = {
             "title": self.title,
             "sections": sections,
-            "views": [_view(view, path.parent) for view in views],
+            "views": [as_data(view, path.parent) for view in views],
             "about": [[key, readable(value)] for key, value in self.about.items() if value],
             "notes": self.notes,
             "fps": self.fps,
@@ -158,7 +159,29 @@ class Page:
         return path
 
 
-def _view(view: View, folder: Path) -> dict:
+def read_page(path: Path) -> Page | None:
+    """The page of captures that :meth:`Page.write` wrote; None where there is none."""
+    start, end = PLACE.split("{}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text.partition(start)[2].partition(end)[0])
+        views = [from_data(view, path.parent) for view in data["views"]]
+        return Page(data["title"], views=views, about=dict(data["about"]), notes=data["notes"], fps=data["fps"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def from_data(data: dict, folder: Path) -> View:
+    """A view from what :func:`as_data` made of it."""
+    layers = [
+        Layer(layer["name"], [folder / os.fsdecode(unquote_to_bytes(file)) for file in layer["images"]], layer["psnr"])
+        for layer in data["layers"]
+    ]
+    return View(**data | {"size": tuple(data["size"]), "layers": layers})
+
+
+def as_data(view: View, folder: Path) -> dict:
+    """A view as JSON can hold it; pictures as addresses seen from ``folder``."""
     layers = [
         {"name": layer.name, "images": [_address(file, folder) for file in layer.images], "psnr": layer.psnr}
         for layer in view.layers

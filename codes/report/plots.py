@@ -17,7 +17,7 @@ import numpy as np
 
 from codes.engine.command import nearest
 from codes.errors import InputError
-from codes.files import replacing
+from codes.files import replacing, write_text
 from codes.report.table import METRICS, Table
 
 # Okabe and Ito's colours, told apart by all common kinds of colour vision, dark ones first; yellow is left out.
@@ -39,7 +39,6 @@ class Line:
 
     Args:
         name: run or method; has one colour in the whole figure and stands in its legend.
-        x, y: its points.
         raw: what ``y`` is the running mean of, drawn faintly; None where ``y`` is as it was measured.
         part: what is told apart by the line's style and stands in the panel's own legend, as the row of a table.
     """
@@ -58,7 +57,6 @@ class Panel:
     Args:
         key: the quantity's name in a file.
         title, x_label, y_label: texts, the labels with their units.
-        lines: what is drawn.
         log: the logarithmic axes, a part of 'xy'.
         ticks: place -> text of the marks of the x axis; None leaves them to matplotlib.
         mark: a place on the x axis with a dotted line, as the default of a factor.
@@ -143,11 +141,7 @@ def curve(lines: list[dict], records: list[dict], key: str, x: str) -> tuple[np.
 
 
 def run_panels(
-    folders: Sequence | dict,
-    keys: Sequence[str] = (),
-    x: str = "step",
-    smooth: int = 20,
-    log: str = "",
+    folders: Sequence | dict, keys: Sequence[str] = (), x: str = "step", smooth: int = 20, log: str = ""
 ) -> list[Panel]:
     """The training curves of several runs: the loss and its parts, then each metric of the evaluations.
 
@@ -293,23 +287,15 @@ def plot_runs(folders: Sequence | dict, path="runs.png", table="", x: str = "ste
     """Draw the training curves of run folders into one file, whose path is returned.
 
     Args:
-        folders: run folders, or name -> run folder.
         path: the picture, or a page (.html).
         table: CSV file for the points, '' is none.
-        x: what lies on the x axis.
         options: ``keys``, ``smooth``, ``log`` of :func:`run_panels`.
     """
     panels = run_panels(folders, x=x, **options)
     if table:
-        with replacing(table) as temporary:
-            temporary.write_text(points_table(panels, x).csv(), encoding="utf-8", newline="")
+        write_text(table, points_table(panels, x).csv())
     if Path(path).suffix == ".html":
         from codes.report.page import Page, Section, made_by  # which imports this module
 
         return Page("Training curves", [Section("Curves", plots=panels)], about=made_by()).write(Path(path))
     return save(draw(panels), path)
-
-
-def plot_methods(panels: list[Panel], path, grey: str = "") -> Path:
-    """Draw values of several methods, a panel for each factor, their points marked; the line named ``grey`` is grey."""
-    return save(draw(panels, {grey: GREY} if grey else None, markers=True), path)

@@ -11,7 +11,7 @@ import numpy as np
 from codes.errors import InputError
 from codes.files import write_json
 from codes.report.page import Page, Section, made_by
-from codes.report.plots import Line, Panel, plot_methods
+from codes.report.plots import GREY, Line, Panel, draw, save
 from codes.report.table import Table
 
 
@@ -85,12 +85,9 @@ class Sweep:
     """What is shown of the points.
 
     Args:
-        points: measured.
-        methods: names.
         samples: how many of each setting.
         settings: factor -> value -> setting.
         defaults: factor -> its value where another factor grows.
-        protocol: what was measured, in words.
     """
 
     points: Points
@@ -168,8 +165,8 @@ class Sweep:
         table = self.table()
         table.write(folder, "md")
         self.points_table().write(folder, "csv")
-        grey = self.points.methods.get("blur", {"title": ""})["title"]
-        plot_methods(self.panels(), folder / "robustness.png", grey=grey)
+        colours = {self.title(name): GREY for name in self.points.methods if name == "blur"}
+        save(draw(self.panels(), colours, markers=True), folder / "robustness.png")
         files = dict.fromkeys(file for name in self.methods for file in self.points.methods[name].get("weights", {}))
         section = Section("PSNR as one factor after the other grows", table, plots=self.panels())
         Page(table.title, [section], about={"Weights": ", ".join(files)} | made_by()).write(folder / "index.html")

@@ -5,7 +5,7 @@ import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from codes.files import as_json, replacing
+from codes.files import as_json, write_text
 
 METRICS = {"psnr": ("PSNR", ".2f"), "ssim": ("SSIM", ".3f"), "mse": ("MSE", ".5f"), "lpips": ("LPIPS", ".3f")}
 """Title and format of each metric, in the order of the tables. PSNR is in dB."""
@@ -77,5 +77,4 @@ class Table:
         """Write ``folder/name.md``, ``.csv``, ``.json`` and ``.tex``, or those of the four that are named."""
         made = {"md": self.markdown, "csv": self.csv, "json": self.json, "tex": self.latex}
         for form in forms or made:
-            with replacing(folder / f"{self.name}.{form}") as path:
-                path.write_text(made[form](), encoding="utf-8", newline="")
+            write_text(folder / f"{self.name}.{form}", made[form]())

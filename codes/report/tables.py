@@ -21,8 +21,9 @@ from codes.errors import InputError, MissingFileError, one_line
 from codes.exposure import EXPOSURE
 from codes.image import grey, read_image, to_float
 from codes.metrics import lpips_network
-from codes.report.evaluation import Report, Row, measure_rows
+from codes.report.evaluation import Report, Row, measure_rows, spread
 from codes.report.page import Samples, Section
+from codes.report.parts import Parts
 from codes.report.table import METRICS, Table
 from codes.sdm import Enlarge, Teacher, sdm
 from codes.spike import evenly
@@ -92,13 +93,14 @@ class Quality:
     ceilings: bool = False
     notes: list[str] = field(default_factory=list)
 
-    def table(self, cfg, device: torch.device, out: Path) -> Table:
+    def table(self, cfg, device: torch.device, out: Path, parts: Parts | None = None) -> Table | None:
         """Measure, pictures into ``out/imgs``.
 
         Args:
             cfg: an evaluation's configuration (:class:`codes.engine.options.EvalConfig`) with ``eval_samples``.
             device: where the methods' networks are.
             out: folder.
+            parts: the part that is measured, of which there is no table; or that the table is that of all parts.
         """
         instants, table = INSTANTS[self.protocol], Table(self.name, self.title, {"Method": "", "Parameters": ",d"})
         sharp = cfg.data_type != "real" and ("sequence" if self.protocol == "sequence" else True)
@@ -120,7 +122,11 @@ class Quality:
                     yield Row(name, read_predictions(paths[sample["name"][0]], sharp), sharp, word(name))
 
             prefix = self.name + (f"_vth{vth:g}" if vth else "")
-            reports[vth] = measure_rows(cfg, device, data, rows, out / "imgs", prefix, cfg.eval_samples, lpips, True)
+            reports[vth] = measure_rows(
+                cfg, device, data, rows, out / "imgs", prefix, cfg.eval_samples, lpips, True, parts
+            )
+        if parts and parts.shard.is_part:
+            return None
         self.fill(table, reports, [metric for metric in METRICS if metric in cfg.metrics] if sharp else [])
         table.protocol = protocol(cfg, device, report=reports[vth], data=data, instants=instants)
         table.protocol.insert(1, f"spikes at Vth {', '.join(format(vth or 1, 'g') for vth in sets)}")
@@ -212,29 +218,31 @@ def ceilings(blur: torch.Tensor, spike: torch.Tensor, sharp: torch.Tensor, insta
         yield Row(title, made, sharp, word(title))
 
 
-def real_table(cfg, device: torch.device, out: Path, methods: list, frames: int) -> Table:
+def real_table(
+    cfg, device: torch.device, out: Path, methods: list, frames: int, parts: Parts | None = None
+) -> Table | None:
     """Captures without a reference: LIQE, and the mean of the reconstructed sequence against the blurry image.
 
     Args:
-        cfg, device, out: as in :meth:`Quality.table`.
+        cfg, device, out, parts: as in :meth:`Quality.table`.
         methods: one row each.
         frames: how many of the sequence are averaged.
     """
     instants, data = evenly(EXPOSURE, frames), dataset(cfg, False, cfg.vth)
     table = Table("real", "Real captures, no reference", {"Method": "", "Parameters": ",d"})
     liqe, note = liqe_metric(device)
-    scores: dict[str, dict[str, float]] = {method.title: {} for method in methods}
 
     def rows(sample):
         for method in methods:
             images = method.start(sample["blur"], sample["spike"])
-            if liqe:
-                scores[method.title][sample["name"][0]] = liqe(images([EXPOSURE.centre])[:, 0])
+            figures = {"liqe": liqe(images([EXPOSURE.centre])[:, 0])} if liqe else {}
             mean = sum(images([instant])[:, 0].float() for instant in instants) / len(instants)
-            yield Row(method.title, mean, method.reference(sample["blur"]), word(method.title))
+            yield Row(method.title, mean, method.reference(sample["blur"]), word(method.title), figures)
 
     cfg = replace(cfg, metrics=("psnr",))
-    report = measure_rows(cfg, device, data, rows, out / "imgs", "real", cfg.eval_samples, spikes=True)
+    report = measure_rows(cfg, device, data, rows, out / "imgs", "real", cfg.eval_samples, spikes=True, parts=parts)
+    if parts and parts.shard.is_part:
+        return None
     views = [report.views.get(name) for name in report.names]
     table.sections = [Section("Captures: the mean of their sequences", samples=Samples(report.names, {}, views))]
     groups: dict[str, list[str]] = {}
@@ -243,16 +251,16 @@ def real_table(cfg, device: torch.device, out: Path, methods: list, frames: int)
     for kind, digits in (("LIQE", ".3f"), ("reblur PSNR", ".2f")):
         table.columns |= {f"{kind}, {group}": digits for group in (*groups, "average")}
 
-    def averages(values: dict[str, float]) -> list:
+    def averages(title: str, metric: str) -> list:
+        values = dict(zip(report.names, report.values[title][metric], strict=True))
         means = [statistics.fmean(values[name] for name in names) for names in groups.values()]
         return [*means, statistics.fmean(means)]
 
     nothing = [None] * (len(groups) + 1)
     for method in methods:
-        psnr = dict(zip(report.names, report.values[method.title]["psnr"], strict=True))
         table.rows.append([method.title, method.parameters])
-        table.rows[-1] += averages(scores[method.title]) if liqe else nothing
-        table.rows[-1] += nothing if method.name == "blur" else averages(psnr)
+        table.rows[-1] += averages(method.title, "liqe") if liqe else nothing
+        table.rows[-1] += nothing if method.name == "blur" else averages(method.title, "psnr")
     table.notes = [text for method in methods if (text := note_on_weights(method))]
     table.notes += [note, "no published figures are known to this program"]
     table.notes.append("reblur PSNR says how well frames add up to the blurry image, not how sharp they are")
@@ -288,8 +296,7 @@ def dataset(cfg, use_sharp: bool | str, vth: float) -> SpikeData:
 
 def chosen(cfg, data: SpikeData) -> list[int]:
     """The samples that :func:`codes.report.evaluation.measure_rows` measures."""
-    count = min(cfg.eval_samples or len(data), len(data))
-    return [index * len(data) // count for index in range(count)]
+    return spread(cfg.eval_samples, len(data))
 
 
 def with_lpips(cfg, device: torch.device, table: Table):

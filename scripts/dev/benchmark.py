@@ -32,7 +32,8 @@ class BenchmarkConfig:
     """What is measured, and how."""
 
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
-    precision: Literal["fp32", "bf16"] = option("fp32", "of our way")
+    precision: Literal["fp32", "tf32", "bf16"] = option("fp32", "of our way")
+    fast: bool = option(False, "our way in the networks' forms for a CPU, on any device")
     quick: bool = option(False, "small sizes: does it run at all; they say little about speed")
     only: str = option("", "lines whose name holds this text")
     repeats: int = option(5, "runs of each way; one of those over 10 s", low=1)
@@ -53,7 +54,7 @@ def check(line, cfg: BenchmarkConfig, results: list) -> None:
     """That both ways came to the same."""
     a, b = map(flat, results)
     gap, scale = (a - b).abs().max().item(), max(b.abs().max().item(), 1.0)
-    tolerance = line.tolerance if cfg.precision == "fp32" else 0.1
+    tolerance = {"fp32": line.tolerance, "tf32": max(line.tolerance, 1e-2), "bf16": 0.1}[cfg.precision]
     if not gap <= tolerance * scale:  # NaN too
         raise InputError(f"{line.name}: the two ways differ by {gap:.3g}, more than {tolerance:g} of {scale:.3g}")
 
@@ -86,7 +87,7 @@ def measure(line, cfg: BenchmarkConfig, device) -> dict:
 def peak(way: str, name: str, cfg: BenchmarkConfig) -> float:
     """Peak memory of one way, measured in a new process."""
     words = ["--device", cfg.device, "--precision", cfg.precision, "--only", name, "--peak", way]
-    words += ["--quick"] * cfg.quick
+    words += ["--quick"] * cfg.quick + ["--fast"] * cfg.fast
     done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True)
     if done.returncode:
         raise InputError(f"{name}: measuring its memory failed ({done.stderr.strip().splitlines()[-1]})")
@@ -123,7 +124,7 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         lines = [
             line
-            for line in Lines(device, cfg.precision, cfg.quick, Path(folder))
+            for line in Lines(device, cfg.precision, cfg.quick, Path(folder), cfg.fast)
             if cfg.only.lower() in line.name.lower()
         ]
         if not lines:

@@ -24,7 +24,7 @@ from codes.dataset import SpikeData
 from codes.engine.device import autocast, place
 from codes.engine.options import EvalConfig
 from codes.engine.weights import Weights
-from codes.fast import plain
+from codes.fast import plain, quicken
 from codes.image import grey, write_image
 from codes.inference.methods import from_student, load_method
 from codes.losses import TeacherLoss, reblur_loss
@@ -44,7 +44,6 @@ class Line:
     """One line of the table.
 
     Args:
-        name: its name.
         ours: the program's way; what it returns is compared with the other's (None: nothing).
         other: the other way; None where there is none.
         bytes: what must be read and written at least, where no network is involved.
@@ -69,7 +68,6 @@ class Networks:
     """The paper's networks in one of the two forms.
 
     Args:
-        bsn, sr, ldn: the networks.
         context: makes the context that they are computed in.
     """
 
@@ -82,13 +80,13 @@ class Lines:
     """The data and networks of all lines.
 
     Args:
-        device: where to compute.
         precision: of our way; the other is computed in fp32.
         quick: small sizes.
         folder: an empty folder for a data set of one sample.
+        fast: our way in the forms for a CPU whatever the device.
     """
 
-    def __init__(self, device: torch.device, precision: str, quick: bool, folder: Path):
+    def __init__(self, device: torch.device, precision: str, quick: bool, folder: Path, fast: bool = False):
         torch.manual_seed(0)
         self.device, self.precision, self.folder = device, precision, folder
         self.size = self.height, self.width = (72, 128) if quick else (720, 1280)
@@ -113,7 +111,8 @@ class Lines:
         self.stream = (torch.rand(1, EXPOSURE.total, self.h, self.w, device=device) < 0.4).to(torch.uint8)
         self.instants = EXPOSURE.instants()
 
-        networks = [place(build(), device) for build in (BSN, EDSR, Deblur_Net)]
+        self.form = torch.device("cpu") if fast else device
+        networks = [quicken(place(build(), device), self.form) for build in (BSN, EDSR, Deblur_Net)]
         copies = [plain_copy(network) for network in networks]
         self.ours = Networks(*networks, lambda: autocast(device, precision))
         self.plain = Networks(*copies, lambda: autocast(device, "fp32"))
@@ -144,8 +143,7 @@ class Lines:
             """Eight in a row, as a loader does it, so that its memory is warm."""
             return lambda: [load() for _ in range(8)][-1]
 
-        def reference_sample():
-            return references.read_sample(self.split, "s/1", top, left, self.crop)
+        reference_sample = partial(references.read_sample, self.split, "s/1", top, left, self.crop)
 
         def noise():
             inherent_noise((frames, h, w), np.random.default_rng(0))
@@ -258,15 +256,6 @@ class Lines:
         other = (self.whole + 0.05 * torch.randn_like(self.whole)).clamp(0, 1)
         test_set = SpikeData(self.folder / "GOPRO", "GOPRO", "test", use_sharp=True)
 
-        def bsn(networks):
-            return self.inferring(networks, lambda: networks.bsn(texture))
-
-        def sr(networks):
-            return self.inferring(networks, lambda: networks.sr(texture))
-
-        def ldn(networks):
-            return self.inferring(networks, lambda: networks.ldn(self.whole, centre))
-
         def sequence(networks):
             def run():
                 image = networks.ldn.encode(self.whole)
@@ -297,9 +286,9 @@ class Lines:
             return run
 
         return [
-            self.both(f"BSN forward {self.h}x{self.w}", bsn),
-            self.both(f"EDSR forward {self.h}x{self.w}", sr),
-            self.both(f"LDN forward {size}", ldn),
+            self.both(f"BSN forward {self.h}x{self.w}", lambda n: self.inferring(n, lambda: n.bsn(texture))),
+            self.both(f"EDSR forward {self.h}x{self.w}", lambda n: self.inferring(n, lambda: n.sr(texture))),
+            self.both(f"LDN forward {size}", lambda n: self.inferring(n, lambda: n.ldn(self.whole, centre))),
             self.both("97-frame sequence", sequence),
             Line(
                 f"PSNR + SSIM {size}",
@@ -327,7 +316,7 @@ class Lines:
         def frame(networks, method):
             return self.inferring(networks, lambda: method.start(self.whole, self.stream)([EXPOSURE.centre])[:, 0])
 
-        san = place(SANStudent(), self.device)
+        san = quicken(place(SANStudent(), self.device), self.form)
         copied, method = plain_copy(san), partial(load_method, weights=Weights(random=True), device=self.device)
         return [
             Line(f"SAN step, crop {side}, 1 instant", step(san, self.precision), step(copied, "fp32"), tolerance=1e-3),

@@ -31,8 +31,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,8 +45,9 @@ import torch  # noqa: E402
 
 from codes.engine.command import command  # noqa: E402
 from codes.engine.options import option, parse_config  # noqa: E402
+from codes.engine.provenance import provenance  # noqa: E402
 from codes.errors import InputError  # noqa: E402
-from codes.files import replacing  # noqa: E402
+from codes.files import write_json, write_text  # noqa: E402
 
 STAGES = {
     "bsn": ("train_bsn.py", 60),
@@ -82,23 +84,18 @@ def leftovers(*folders: Path) -> list[str]:
     return [f"temporary file left: {path}" for path in temporaries(*folders)]
 
 
-def different_tensors(expected: Path, found: Path) -> list[str]:
-    """Whether two files of weights hold the same, bit for bit."""
-    if not found.is_file():
-        return [f"{found} is missing"]
-    want, have = (torch.load(path, map_location="cpu", weights_only=True) for path in (expected, found))
-    if list(want) != list(have):
-        return [f"{found} has other keys"]
-    changed = [key for key in want if want[key].dtype != have[key].dtype or not torch.equal(want[key], have[key])]
-    return [f"{found}: {len(changed)} of {len(want)} tensors differ, first {changed[0]}"] if changed else []
-
-
 def different_weights(expected: Path, found: Path) -> list[str]:
-    """Whether two run folders hold the same weight files with the same weights."""
+    """Whether two run folders hold the same weight files with the same tensors, bit for bit."""
     names = [{path.name for path in (run / "ckpts").glob("[!.]*.pth")} - {"state.pth"} for run in (expected, found)]
     faults = [f"{found}: {name} is there in one run only" for name in sorted(names[0] ^ names[1])]
     for name in sorted(names[0] & names[1]):
-        faults += different_tensors(expected / "ckpts" / name, found / "ckpts" / name)
+        want, have = (torch.load(run / "ckpts" / name, weights_only=True) for run in (expected, found))
+        if list(want) != list(have):
+            faults.append(f"{found}: {name} has other keys")
+            continue
+        changed = [key for key in want if want[key].dtype != have[key].dtype or not torch.equal(want[key], have[key])]
+        if changed:
+            faults.append(f"{found}: {name}: {len(changed)} of {len(want)} tensors differ, first {changed[0]}")
     return faults or ([] if names[0] else [f"{expected} holds no weights"])
 
 
@@ -126,15 +123,22 @@ def read_records(run: Path) -> tuple[list[dict], list[str]]:
     return records, faults if text.endswith("\n") else [*faults, f"{run}/metrics.jsonl does not end with a whole line"]
 
 
+def different_lines(want: list, have: list, where: str, kind: str) -> list[str]:
+    """Whether two logs say the same; names the first line that differs."""
+    if have == want:
+        return []
+    first = next((i for i, (a, b) in enumerate(zip(want, have, strict=False)) if a != b), min(len(want), len(have)))
+    line = str(have[first] if first < len(have) else "nothing")[:80]
+    return [f"{where}: {len(have)} {kind}, expected {len(want)}; line {first + 1} differs: {line!r}"]
+
+
 def different_records(expected: Path, found: Path, total: int) -> list[str]:
     """Whether metrics.jsonl has each step once and the same values."""
-    want, have = read_records(expected)[0], read_records(found)
-    records, faults = have
-    faults += wrong_steps([r["step"] for r in records if r.get("kind") == "train"], total, f"{found}/metrics.jsonl")
-    if not faults and records != want:
-        first = next((i for i, pair in enumerate(zip(want, records, strict=False)) if pair[0] != pair[1]), len(want))
-        faults.append(f"{found}/metrics.jsonl: {len(records)} records, expected {len(want)}; line {first + 1} differs")
-    return faults
+    want, _ = read_records(expected)
+    have, faults = read_records(found)
+    where = f"{found}/metrics.jsonl"
+    faults += wrong_steps([record["step"] for record in have if record.get("kind") == "train"], total, where)
+    return faults or different_lines(want, have, where, "records")
 
 
 def read_results(run: Path) -> list[str]:
@@ -150,18 +154,13 @@ def different_results(expected: Path, found: Path) -> list[str]:
     finished has no last line 'finished at step'.
     """
     want, have = read_results(expected), read_results(found)
-    faults = [] if have[-1] == "" else [f"{found}/results.txt does not end with a whole line"]
+    if have[-1]:
+        return [f"{found}/results.txt does not end with a whole line"]
     cached = re.compile(r"teacher cache: \d+ samples, [\d.]+ MB each, [\d.]+ GB; (none|\d+) to make, in .*[0-9a-f]{16}")
     want, have = ([line for line in lines if line and not cached.fullmatch(line)] for lines in (want, have))
-    if want and want[-1].startswith("finished at step") and (not have or have[-1] != want[-1]):
+    if want and want[-1].startswith("finished at step") and want[-1] not in have[-1:]:
         want.pop()
-    if not faults and have != want:
-        first = next((i for i, pair in enumerate(zip(want, have, strict=False)) if pair[0] != pair[1]), len(want))
-        line = have[first] if first < len(have) else "nothing"
-        faults.append(
-            f"{found}/results.txt: {len(have)} lines, expected {len(want)}; line {first + 1} is {line[:80]!r}"
-        )
-    return faults
+    return different_lines(want, have, f"{found}/results.txt", "lines")
 
 
 def wrong_events(run: Path, total: int) -> list[str]:
@@ -230,20 +229,15 @@ def slope(steps: list[float], values: list[float]) -> float:
 # Processes ------------------------------------------------------------------------------------------------------
 
 
-def status(pid: int) -> dict[str, str] | None:
-    """State, parent and session of a process; None when there is none."""
-    try:
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return {"state": words[0], "parent": words[1], "session": words[3]}
-
-
 def alive(session: int) -> list[int]:
     """The living processes of a session, which is what a started command and all its processes are."""
-    numbers = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-    found = ((number, status(number)) for number in numbers)
-    return [number for number, s in found if s and s["session"] == str(session) and s["state"] not in "ZX"]
+    found = []
+    for number in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError):
+            state, _, _, its_session = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[:4]
+            if its_session == str(session) and state not in "ZX":
+                found.append(int(number))
+    return found
 
 
 class Child:
@@ -276,6 +270,11 @@ class Child:
         """What it wrote to stderr."""
         return self.errors_path.read_text(encoding="utf-8", errors="replace")
 
+    @property
+    def last_words(self) -> str:
+        """The end of it."""
+        return self.errors.strip()[-300:]
+
     def until(self, happened: Callable[[], object], pause: float = 0.01) -> bool:
         """Wait until something has happened (True) or the process has ended."""
         while self.running:
@@ -285,6 +284,10 @@ class Child:
                 raise TimeoutError(f"it hangs: {' '.join(map(str, self.process.args[1:]))}")
             time.sleep(pause)
         return False
+
+    def wait(self, seconds: float) -> None:
+        """Wait until so many seconds after its start, or for its end."""
+        self.until(lambda: time.monotonic() - self.begun > seconds, 0.003)
 
     def end(self) -> int:
         """Wait for its end; the exit code."""
@@ -317,16 +320,17 @@ class Trial:
     """A trial as it runs.
 
     Args:
-        folder: its own.
         data: the tiny data set; read only.
         kills: how many processes to kill.
         rng: of the moments.
+        steps: of a long run.
     """
 
     folder: Path
     data: Path
     kills: int
     rng: np.random.Generator
+    steps: int = 2000
     commands: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     measured: dict[str, object] = field(default_factory=dict)
@@ -341,12 +345,15 @@ class Trial:
         self.children.append(Child(words, self.folder))
         return self.children[-1]
 
-    def whole(self, words: list) -> Child:
+    def whole(self, words: list) -> None:
         """Run a command undisturbed; it must succeed."""
-        child = self.start(words)
+        self.succeed(self.start(words))
+
+    def succeed(self, child: Child) -> int:
+        """Wait for the end of a process, which must succeed; the exit code."""
         if code := child.end():
-            self.faults.append(f"exit code {code}: {child.errors.strip()[-300:]}")
-        return child
+            self.faults.append(f"exit code {code}: {child.last_words}")
+        return code
 
     def sweep(self) -> None:
         """Leave no process behind; one that must be ended here is a fault."""
@@ -390,7 +397,6 @@ def kill_often(trial: Trial, words: Callable[[Path], list], progress: Callable[[
     compared, and another one is begun.
 
     Args:
-        trial: the trial.
         words: the command that works in a folder.
         progress: a number that grows with the work in the folder.
         check: (folder of the undisturbed run, folder of the killed one) -> faults.
@@ -399,8 +405,7 @@ def kill_often(trial: Trial, words: Callable[[Path], list], progress: Callable[[
     child = trial.start(words(quiet))
     child.until(lambda: progress(quiet))
     startup = time.monotonic() - child.begun
-    if code := child.end():
-        trial.faults.append(f"undisturbed: exit code {code}: {child.errors.strip()[-300:]}")
+    if trial.succeed(child):
         return
     work = time.monotonic() - child.begun - startup
     kinds = ["start-up"] * (trial.kills // 4) + ["writing"] * (trial.kills // 4)
@@ -416,29 +421,24 @@ def kill_often(trial: Trial, words: Callable[[Path], list], progress: Callable[[
             kind, launches = todo[0] if todo else "", launches + 1
             before, child = progress(folder), trial.start(words(folder))
             if kind == "start-up":
-                delay = trial.rng.uniform(0, startup)
-                child.until(lambda begun=child.begun, delay=delay: time.monotonic() - begun > delay)
+                child.wait(trial.rng.uniform(0, startup))
             elif kind:
                 if kind == "work" or trial.rng.random() < 0.5:
                     child.until(lambda folder=folder, before=before: progress(folder) > before, 0.003)
-                    delay = time.monotonic() - child.begun + trial.rng.uniform(0, spread)
-                    child.until(lambda begun=child.begun, delay=delay: time.monotonic() - begun > delay, 0.003)
+                    child.wait(time.monotonic() - child.begun + trial.rng.uniform(0, spread))
                 old = set(temporaries(folder))
                 if kind == "writing":
                     child.until(lambda folder=folder, old=old: set(temporaries(folder)) - old, 0.0005)
-            if not kind:
-                code = child.end()
-                trial.faults += [f"exit code {code}: {child.errors.strip()[-300:]}"] if code else []
-            elif child.kill():
+            if kind and child.kill():
                 todo.pop(0)
                 hits[kind] += 1
                 caught += bool(set(temporaries(folder)) - old) if kind != "start-up" else 0
                 if errors := [line for line in child.errors.splitlines() if line.strip()]:
                     trial.faults.append(f"a killed process had written to stderr: {errors[-1][:200]}")
             else:
-                todo[0] = "work"  # where no temporary file is ever seen, there is none to wait for
-                code = child.process.wait()
-                trial.faults += [f"exit code {code}: {child.errors.strip()[-300:]}"] if code else []
+                if todo:  # where no temporary file is ever seen, there is none to wait for
+                    todo[0] = "work"
+                code = trial.succeed(child)
             survivors += len(child.survivors())
         print(f"    round {rounds}: {hits.total()} of {trial.kills} kills", flush=True)
         trial.faults += check(quiet, folder)
@@ -456,7 +456,7 @@ def kill_often(trial: Trial, words: Callable[[Path], list], progress: Callable[[
         trial.faults.append(f"only {hits.total()} of {trial.kills} kills hit a living process: the trial says little")
 
 
-def kill_training(trial: Trial, stage: str, *caches: str) -> None:
+def kill_training(trial: Trial, stage: str, caches: tuple[str, ...] = ()) -> None:
     """Training is killed again and again; the caches lie in the run's folder."""
 
     def words(folder: Path) -> list:
@@ -471,17 +471,19 @@ def kill_training(trial: Trial, stage: str, *caches: str) -> None:
     kill_often(trial, words, lambda folder: trained(folder / "test"), check)
 
 
-def kill_data(trial: Trial, words: Callable[[Path], list]) -> None:
-    """A script that makes data is killed again and again."""
-    kill_often(
-        trial, words, files, lambda quiet, folder: different_trees(quiet, folder) + leftovers(folder, trial.data)
-    )
+def kill_data(trial: Trial, words: list) -> None:
+    """A script that makes data in the folder that its last word names is killed again and again."""
+
+    def check(quiet: Path, folder: Path) -> list[str]:
+        return different_trees(quiet, folder) + leftovers(folder, trial.data)
+
+    kill_often(trial, lambda folder: [*words, folder], files, check)
 
 
 def data_demo(trial: Trial) -> None:
     """Demo data."""
     sizes = ["--size", "64x96", "--train", 10, "--test", 4, "--vth", 1, 2, "--workers", 2]
-    kill_data(trial, lambda folder: ["scripts/make_demo_data.py", "--out", folder, *sizes])
+    kill_data(trial, ["scripts/make_demo_data.py", *sizes, "--out"])
 
 
 def data_prepare(trial: Trial) -> None:
@@ -493,8 +495,8 @@ def data_prepare(trial: Trial) -> None:
         picture = cv2.GaussianBlur(picture, (0, 0), 2)
         for index in range(56):
             cv2.imwrite(str(raw / sequence / f"{index:06}.png"), picture[:, 2 * index : 2 * index + 96])
-    more = ["--vth", 1, 2, "--multi", "--workers", 2]
-    kill_data(trial, lambda folder: ["scripts/prepare_gopro.py", "--raw_folder", raw, "--out", folder, *more])
+    words = ["scripts/prepare_gopro.py", "--raw_folder", raw, "--vth", 1, 2, "--multi", "--workers", 2, "--out"]
+    kill_data(trial, words)
 
 
 def data_cache(trial: Trial) -> None:
@@ -503,39 +505,38 @@ def data_cache(trial: Trial) -> None:
     sizes = ["--size", "360x640", "--train", 30, "--test", 10, "--workers", 2]  # so large that its writing takes time
     trial.whole(["scripts/make_demo_data.py", "--out", data, *sizes])
     words = ["scripts/cache_dataset.py", "--base_folder", data, "--workers", 1, "--cache"]
-    kill_data(trial, lambda folder: [*words, folder])
+    kill_data(trial, words)
 
 
 def data_resimulate(trial: Trial) -> None:
     """Training data from captures."""
     words = ["scripts/resimulate.py", "--base_folder", trial.data, "--shrink", 1, "--size", "64x96", "--count", 12]
     words += ["--motion", 1, 10, "--device", "cpu", "--workers", 2, "--out"]
-    kill_data(trial, lambda folder: [*words, folder])
+    kill_data(trial, words)
 
 
-def resume_after(trial: Trial, spoil, room: Path | None = None, data: Path | None = None) -> None:
+def resume_after(trial: Trial, spoil, room: Path | None = None) -> None:
     """Training starts, something goes wrong, the process must end with one line; mended, the run must end as ever.
 
     Args:
-        trial: the trial.
-        spoil: a context manager, given the run's folder and the process; what goes wrong is right again after it.
+        spoil: a context manager, given the run's folder, the process and the data; all is right again after it.
         room: where the run folder is made; the trial's folder if None.
-        data: the data set.
     """
-    more = {"max_steps": (steps := 240), "eval_every": 20, "base_folder": data or trial.data}
+    data = shutil.copytree(trial.data, trial.folder / "GOPRO", dirs_exist_ok=True)
+    more = {"max_steps": (steps := 240), "eval_every": 20, "base_folder": data}
     whole, folder = trial.folder / "undisturbed", (room or trial.folder) / "disturbed"
     trial.whole(trial.training("deblur", whole, **more))
     words, run = trial.training("deblur", folder, **more), folder / "test"
     child = trial.start(words)
     state = run / "ckpts" / "state.pth"
     if not child.until(lambda: trained(run) >= 30):
-        trial.faults.append(f"it ended before it was disturbed: {child.errors[-300:]}")
+        trial.faults.append(f"it ended before it was disturbed: {child.last_words}")
         return
-    with spoil(run, child):
+    with spoil(run, child, data):
         begun, step = time.monotonic(), trained(run)
         code = child.end()
         trial.measured["seconds until it gave up"] = round(time.monotonic() - begun, 1)
-        trial.measured["what it said"] = child.errors.strip()[-300:]
+        trial.measured["what it said"] = child.last_words
         trial.faults += bad_ending(code, child.errors)
         if rest := child.survivors():
             trial.faults.append(f"{len(rest)} loader processes outlived it")
@@ -573,7 +574,7 @@ def full_disk(trial: Trial) -> None:
     room.mkdir()
 
     @contextmanager
-    def fill(_run, child):
+    def fill(_run, child, _data):
         blocks = room / "filler"
         with open(blocks, "wb", buffering=0) as file:
 
@@ -590,7 +591,7 @@ def full_disk(trial: Trial) -> None:
         blocks.unlink()
 
     @contextmanager
-    def limit(_run, child):
+    def limit(_run, child, _data):
         resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (2**20, 2**20))
         yield
 
@@ -608,7 +609,7 @@ def read_only(trial: Trial) -> None:
     """The run folder becomes read-only."""
 
     @contextmanager
-    def protect(run, child):
+    def protect(run, _child, _data):
         # Over the folder, since a disk with open files cannot be made read-only; busy while a file is being written.
         for _ in range(200):
             try:
@@ -626,32 +627,22 @@ def read_only(trial: Trial) -> None:
     resume_after(trial, protect)
 
 
-def lost_data(trial: Trial) -> None:
+@contextmanager
+def lost_data(_run, _child, data):
     """The data set vanishes."""
-    data = shutil.copytree(trial.data, trial.folder / "GOPRO")
-
-    @contextmanager
-    def vanish(_run, _child):
-        data.rename(data.with_name("elsewhere"))
-        yield
-        data.with_name("elsewhere").rename(data)
-
-    resume_after(trial, vanish, data=data)
+    data.rename(data.with_name("elsewhere"))
+    yield
+    data.with_name("elsewhere").rename(data)
 
 
-def bad_sample(trial: Trial) -> None:
+@contextmanager
+def bad_sample(_run, _child, data):
     """A picture is overwritten by something else."""
-    data = shutil.copytree(trial.data, trial.folder / "GOPRO")
     picture = sorted(data.glob("train/blur_data/*/*.png"))[1]
-
-    @contextmanager
-    def spoil(_run, _child):
-        content = picture.read_bytes()
-        picture.write_bytes(content[: len(content) // 3])
-        yield
-        picture.write_bytes(content)
-
-    resume_after(trial, spoil, data=data)
+    content = picture.read_bytes()
+    picture.write_bytes(content[: len(content) // 3])
+    yield
+    picture.write_bytes(content)
 
 
 def two_processes(trial: Trial) -> None:
@@ -664,36 +655,28 @@ def two_processes(trial: Trial) -> None:
         first = trial.start(words)
         before = trained(folder / "test")
         if not first.until(lambda before=before: trained(folder / "test") > before, 0.003):
-            trial.faults.append(f"the first had ended before the second came: {first.errors.strip()[-300:]}")
+            trial.faults.append(f"the first had ended before the second came: {first.last_words}")
             break
         os.killpg(first.pid, signal.SIGSTOP)  # it must not finish while the second starts
         second = Child(words, trial.folder / "second")
         trial.children.append(second)
         code = second.end()
-        trial.measured["what the second said"] = re.sub(r"number \d+", "number N", second.errors.strip()[-300:])
+        trial.measured["what the second said"] = re.sub(r"number \d+", "number N", second.last_words)
         trial.faults += [] if first.kill() else ["the first had ended before it was killed: the trial says little"]
         trial.faults += bad_ending(code, second.errors)
         if f"number {first.pid})" not in second.errors:
-            trial.faults.append(f"the second did not name process {first.pid}: {second.errors.strip()[-300:]}")
+            trial.faults.append(f"the second did not name process {first.pid}: {second.last_words}")
     trial.whole(words)
     trial.faults += different_runs(whole / "test", folder / "test", steps)
 
 
-def memory(pid: int) -> float | None:
-    """Resident memory of a process in MB; None when it has ended."""
+def held(pid: int) -> tuple[float, int] | None:
+    """Resident memory of a process in MB, and its open files; None when it has ended."""
     try:
         found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        return (int(found[1]) / 1024, len(os.listdir(f"/proc/{pid}/fd"))) if found else None
     except OSError:
         return None
-    return int(found[1]) / 1024 if found else None
-
-
-def open_files(pid: int) -> int:
-    """Open files of a process."""
-    try:
-        return len(os.listdir(f"/proc/{pid}/fd"))
-    except OSError:
-        return 0
 
 
 def gpu_memory() -> float | None:
@@ -708,7 +691,7 @@ def gpu_memory() -> float | None:
 def long_run(trial: Trial) -> None:
     """Memory and open files over 2,000 steps; on the GPU where there is one, with its memory."""
     more = {"eval_every": 40, "state_every": 5, "workers": 2, "log_every": 5, "device": "auto"}
-    words = trial.training("deblur", trial.folder, max_steps=(steps := 2000), **more)
+    words = trial.training("deblur", trial.folder, max_steps=trial.steps, **more)
     child, samples = trial.start(words), []
     run, parts = trial.folder / "test", []
     child.until(lambda: trained(run) >= 5)
@@ -716,33 +699,33 @@ def long_run(trial: Trial) -> None:
     def look() -> bool:
         numbers = [child.pid, *sorted(number for number in alive(child.pid) if number != child.pid)]
         parts[:] = parts or numbers
-        row = [memory(number) for number in parts]
+        row = [held(number) for number in parts]
         if None not in row:
-            samples.append((5 * trained(run), row, [open_files(number) for number in parts], gpu_memory()))
+            samples.append((5 * trained(run), row, gpu_memory()))
         return False
 
     child.until(look, 1.0)
     if code := child.end():
         trial.faults.append(f"exit code {code}: {child.errors.strip()[-300:]}")
-    if len(samples) < 10:
+    if len(samples) < (10 if trial.steps >= 1000 else 1):
         trial.faults.append(f"only {len(samples)} looks at the memory: the trial says little")
         return
     at = [sample[0] for sample in samples]
-    trial.measured["steps, looks"] = f"{steps}, {len(samples)}"
+    trial.measured["steps, looks"] = f"{trial.steps}, {len(samples)}"
 
     def follow(name: str, mb: list[float]) -> None:
         grown = slope(at, mb)
         trial.measured[f"{name}: MB at start, half-way, end"] = f"{mb[0]:.1f}, {mb[len(mb) // 2]:.1f}, {mb[-1]:.1f}"
         trial.measured[f"{name}: MB per 1,000 steps, second half"] = round(grown, 3)
-        if grown > LEAK:
+        if grown > LEAK and trial.steps >= 1000:  # fewer say nothing
             trial.faults.append(f"{name} grows by {grown:.1f} MB per 1,000 steps")
 
-    if None not in (gpu := [sample[3] for sample in samples]):
+    if None not in (gpu := [sample[2] for sample in samples]):
         follow("GPU", gpu)
     for index in range(len(parts)):
         name = f"loader process {index}" if index else "parent"
-        follow(name, [sample[1][index] for sample in samples])
-        opened = [sample[2][index] for sample in samples]
+        megabytes, opened = zip(*(sample[1][index] for sample in samples), strict=True)
+        follow(name, megabytes)
         trial.measured[f"{name}: open files at start, end"] = f"{opened[0]}, {opened[-1]}"
         if opened[-1] > opened[0] + 3:
             trial.faults.append(f"{name} has {opened[-1]} open files, {opened[0]} at the start")
@@ -773,24 +756,15 @@ def determinism(trial: Trial) -> None:
 
 
 TRIALS: dict[str, Callable[[Trial], None]] = {
-    "kill_bsn": lambda trial: kill_training(trial, "bsn"),
-    "kill_sr": lambda trial: kill_training(trial, "sr"),
-    "kill_deblur": lambda trial: kill_training(trial, "deblur", "cache"),
-    "kill_textures": lambda trial: kill_training(trial, "deblur", "cache", "teacher_cache"),
-    "kill_student": lambda trial: kill_training(trial, "student"),
-    "kill_stir": lambda trial: kill_training(trial, "stir"),
-    "data_demo": data_demo,
-    "data_prepare": data_prepare,
-    "data_cache": data_cache,
-    "data_resimulate": data_resimulate,
-    "full_disk": full_disk,
-    "read_only": read_only,
-    "lost_data": lost_data,
-    "bad_sample": bad_sample,
-    "two_processes": two_processes,
-    "long_run": long_run,
-    "orphans": orphans,
-    "determinism": determinism,
+    "kill_bsn": partial(kill_training, stage="bsn"),
+    "kill_sr": partial(kill_training, stage="sr"),
+    "kill_deblur": partial(kill_training, stage="deblur", caches=("cache",)),
+    "kill_textures": partial(kill_training, stage="deblur", caches=("cache", "teacher_cache")),
+    "kill_student": partial(kill_training, stage="student"),
+    "kill_stir": partial(kill_training, stage="stir"),
+    **{run.__name__: run for run in (data_demo, data_prepare, data_cache, data_resimulate, full_disk, read_only)},
+    **{spoil.__name__: partial(resume_after, spoil=spoil) for spoil in (lost_data, bad_sample)},
+    **{run.__name__: run for run in (two_processes, long_run, orphans, determinism)},
 }
 
 
@@ -799,35 +773,17 @@ TRIALS: dict[str, Callable[[Trial], None]] = {
 
 def machine() -> str:
     """The machine in words."""
-    try:
-        model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        model = None
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
 
 
-def versions() -> str:
-    """Library versions."""
-    python = platform.python_version()
-    return f"python {python}, torch {torch.__version__}, numpy {np.__version__}, opencv {cv2.__version__}"
-
-
-def commit() -> str:
-    """The state of the program."""
-    words = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    try:
-        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-
-
-def run_trial(name: str, out: Path, kills: int, seed: int) -> dict:
+def run_trial(name: str, out: Path, kills: int, steps: int, seed: int) -> dict:
     """Run a trial in a folder of its own; what becomes of it."""
     folder = out / "work" / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     moments = np.random.default_rng((seed, *name.encode()))
-    trial = Trial(folder, out / "work" / "GOPRO", kills, moments)
+    trial = Trial(folder, out / "work" / "GOPRO", kills, moments, steps)
     begun = time.monotonic()
     try:
         TRIALS[name](trial)
@@ -845,12 +801,13 @@ def run_trial(name: str, out: Path, kills: int, seed: int) -> dict:
             text = text.replace(str(path), word)
         return text
 
+    _, commit, versions = provenance()
     return {
         "verdict": verdict,
         "seconds": round(time.monotonic() - begun, 1),
-        "commit": commit(),
+        "commit": commit.removeprefix("commit: "),
         "machine": machine(),
-        "versions": versions(),
+        "versions": versions,
         "seed": seed,
         "note": trial.skipped,
         "measured": {key: plain(value) if isinstance(value, str) else value for key, value in trial.measured.items()},
@@ -861,14 +818,10 @@ def run_trial(name: str, out: Path, kills: int, seed: int) -> dict:
 
 def report(trials: dict[str, dict]) -> str:
     """The results as Markdown."""
-    lines = [
-        "# Torture",
-        "",
-        "What a run survives; made by `python scripts/dev/torture.py`, whose docstring says what is done.",
-    ]
+    about = "What a run survives; made by `python scripts/dev/torture.py`, whose docstring says what is done."
+    lines = ["# Torture", "", about, ""]
     for key in ("machine", "versions"):
-        lines += ["", f"- {key}: " + "; ".join(dict.fromkeys(trial[key] for trial in trials.values()))]
-    lines = [line for index, line in enumerate(lines) if line or not lines[index - 1].startswith("- ")]
+        lines.append(f"- {key}: " + "; ".join(dict.fromkeys(trial[key] for trial in trials.values())))
     lines += ["", "| trial | verdict | s | commit | measured |", "|---|---|---|---|---|"]
     for name, trial in trials.items():
         measured = "; ".join(f"{key}: {value}" for key, value in trial["measured"].items()) or trial["note"]
@@ -895,6 +848,7 @@ class TortureConfig:
         (), "trials to run, of those above; none: all", choices=tuple(TRIALS), metavar="NAME"
     )
     kills: int = option(20, "processes killed in each kill_ and data_ trial", low=1)
+    steps: int = option(2000, "of long_run", low=100)
     seed: int = option(0, "of the moments; what the machine does in them is not repeatable", low=0)
 
 
@@ -916,11 +870,10 @@ def main() -> None:
     subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     for number, name in enumerate(only, 1):
         print(f"{number} of {len(only)}: {name}", flush=True)
-        trials[name] = result = run_trial(name, out, cfg.kills, cfg.seed)
+        trials[name] = result = run_trial(name, out, cfg.kills, cfg.steps, cfg.seed)
         trials = {name: trials[name] for name in TRIALS if name in trials}
-        for suffix, text in (("json", json.dumps({"trials": trials}, indent=1) + "\n"), ("md", report(trials))):
-            with replacing(out / f"torture.{suffix}") as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        write_json(path, {"trials": trials})
+        write_text(out / "torture.md", report(trials))
         print(f"    {result['verdict']} in {result['seconds']:.0f} s", flush=True)
         for fault in result["faults"][:5]:
             print(f"    {fault}", flush=True)

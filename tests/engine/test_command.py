@@ -1,5 +1,6 @@
 """Mistakes of the user: each ends in one line that names the script, exit code 2, and nothing half-written."""
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -179,3 +180,33 @@ command(main)
         result = subprocess.run([sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert result.returncode == code and all(text in result.stderr for text in says)
         assert code in (1, 130) or result.stderr.count("\n") == len(says)
+
+
+SPOKEN = """
+import sys
+sys.path.insert(0, {root!r})
+from codes.engine.command import command
+command(lambda: [print({text!a}, flush=True) for _ in range(5000)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "locale", "shown"),
+    [("a\udcb2\udce2", "C.UTF-8", b"a\\xb2\\xe2"), ("a\udcb2é", "C", b"a\\xb2\\xe9"), ("写", "C", b"\\u5199")],
+)
+def test_what_a_terminal_cannot_show_is_readable(text, locale, shown):
+    env = os.environ | {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", SPOKEN.format(root=str(ROOT), text=text)], capture_output=True, env=env
+    )
+    assert done.returncode == 0 and done.stdout.splitlines()[0] == shown, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "says"), [("| head -1", 2, "nobody reads"), (">&-", 0, ""), ("2>&- >&-", 0, "")]
+)
+def test_outputs_that_are_closed(closed, code, says, tmp_path):
+    (tmp_path / "main.py").write_text(SPOKEN.format(root=str(ROOT), text="x" * 100))
+    line = f"{sys.executable} main.py {closed}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code and says in done.stderr and done.stderr.count("\n") == bool(says), done.stderr

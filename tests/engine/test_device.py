@@ -22,6 +22,27 @@ def test_precisions():
             assert (a @ a).dtype == kind
     with pytest.raises(ValueError, match="needs a GPU"):
         autocast(torch.device("cpu"), "fp16")
+    with pytest.raises(ValueError, match="tf32 needs an NVIDIA GPU, not cpu"):
+        autocast(torch.device("cpu"), "tf32")
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+@pytest.mark.parametrize("precision, rounds", [("fp32", False), ("tf32", True), ("bf16", True), ("fp16", True)])
+def test_what_float32_products_are_rounded_to(precision, rounds):
+    """It holds after the context too, where the gradient is computed; on a CPU nothing is touched."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    try:
+        for given in (True, False):
+            cudnn.allow_tf32 = matmul.allow_tf32 = given
+            with autocast(torch.device("cpu"), "fp32"):
+                pass
+            assert (cudnn.allow_tf32, matmul.allow_tf32) == (given, given)
+            context = autocast(torch.device("cuda"), precision)
+            assert (cudnn.allow_tf32, matmul.allow_tf32) == (rounds, rounds)
+            assert isinstance(context, torch.autocast) == (precision in ("bf16", "fp16"))
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def test_placing_changes_the_layout_not_the_weights():

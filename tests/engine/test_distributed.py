@@ -22,6 +22,7 @@ from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
 from tests.conftest import ROOT, STAGES, Started, options
+from tests.engine.test_run import MINI, mini
 
 NETWORKS = {"train_bsn.py": BSN, "train_sr.py": EDSR, "train_deblur.py": Deblur_Net}
 LIMIT = 60
@@ -30,8 +31,9 @@ LIMIT = 60
 class Launch:
     """A script on some ranks, as torchrun starts them; one rank is an ordinary process without torchrun."""
 
-    def __init__(self, server, ranks, script, *argv, own=(), setup=None):
-        """``own``: more words for each rank, which then is on a machine of its own; ``setup``: see :class:`Started`."""
+    def __init__(self, server, ranks, script, *argv, own=(), setup=None, torchrun=False):
+        """``own``: more words for each rank, which then is on a machine of its own; ``setup``: see :class:`Started`;
+        ``torchrun``: one rank is torchrun's too."""
         self.store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         self.ranks = []
         for rank in range(ranks):
@@ -39,7 +41,7 @@ class Launch:
             values |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self.store.port, "TORCHELASTIC_RUN_ID": "test"}
             values |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
             values |= {"LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1} if own else {}
-            env = {key: str(value) for key, value in values.items()} if ranks > 1 else {}
+            env = {key: str(value) for key, value in values.items()} if ranks > 1 or torchrun else {}
             words = own[rank] if own else ()
             self.ranks.append(Started(server, script, *argv, *words, env=env, setup=setup))
 
@@ -223,6 +225,87 @@ def test_a_signal_to_one_rank_stops_all_and_a_killed_rank_ends_the_rest(server, 
     launch.ranks.pop().end()
     ((code, _, err),) = launch.wait()
     assert code == 2 and err.count("\n") == 1 and "another process of this run ended" in err
+
+
+def die_in_backward():
+    """Rank 1 is killed within the gradient of the third step, before it is shared; where rank 0 waits for it."""
+    real, calls = distributed.wrap, []
+
+    def wrap(*args, **more):
+        wrapped = real(*args, **more)
+        weight = next(iter(wrapped.module.parameters()))
+
+        def dies(gradient):
+            calls.append(1)
+            if len(calls) == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return gradient
+
+        if os.environ["RANK"] == "1":
+            weight.register_hook(dies)
+        return wrapped
+
+    distributed.wrap = wrap
+
+
+def test_a_rank_that_dies_in_backward_ends_the_others_at_once(server, tiny, tmp_path):
+    argv = mini(tiny, tmp_path, "--bs", 1, "--max_steps", 100000)
+    launch = Launch(server, 2, MINI.relative_to(ROOT), *argv, setup=die_in_backward)
+    launch.ranks[1].process.join(LIMIT)
+    dead, begun = launch.ranks.pop(), time.monotonic()
+    assert dead.process.exitcode == -signal.SIGKILL
+    ((code, _, err),) = launch.wait()
+    assert time.monotonic() - begun < 30  # a loaded machine; alone it takes less than one
+    assert code == 2 and err.count("\n") == 1 and "another process of this run ended" in err
+    assert [r["step"] for r in records(tmp_path) if r["kind"] == "train"] == [1, 2]
+
+
+def no_number():
+    """The first and the fourth loss are none, on the rank that has a share of the batch."""
+    real, count = torch.nn.functional.mse_loss, []
+
+    def loss(*inputs):
+        count.append(1)
+        return real(*inputs) * (np.nan if len(count) in (1, 4) else 1)
+
+    torch.nn.functional.mse_loss = loss
+
+
+def test_steps_that_are_dropped_do_not_confuse_the_shared_gradient(server, tiny, tmp_path):
+    """Forward passes without a gradient, the first of all too, with a last batch that one of two ranks has none of."""
+    argv = ["--on_nan", "skip", "--max_steps", 7, "--lr_schedule", "constant"]
+    for ranks in (1, 2):
+        words = mini(tiny, tmp_path / str(ranks), *argv, "--bs", 2 // ranks)
+        succeed(server, ranks, MINI.relative_to(ROOT), *words, setup=no_number)
+    one, two = (torch.load(tmp_path / name / "test/ckpts/Mini_last.pth", weights_only=True) for name in "12")
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=0, atol=1e-5)
+    dropped = [[r["step"] for r in records(tmp_path / name) if r["kind"] == "dropped"] for name in "12"]
+    assert dropped == [[0, 3], [0, 3]]
+
+
+def joined():
+    """Fails where torchrun started this process and its network is not wrapped; or the other way round."""
+    real = distributed.wrap
+
+    def wrap(*args, **more):
+        wrapped = real(*args, **more)
+        assert isinstance(wrapped, torch.nn.parallel.DistributedDataParallel) == distributed.under_torchrun()
+        return wrapped
+
+    distributed.wrap = wrap
+
+
+def test_one_process_of_torchrun_takes_the_way_of_several(server, tiny, tmp_path):
+    """So that a single GPU tries it; with the weights of a process without torchrun."""
+    ends = []
+    for ranks in (0, 1):
+        argv = mini(tiny, tmp_path / str(ranks), "--max_steps", 5)
+        launch = Launch(server, 1, MINI.relative_to(ROOT), *argv, setup=joined, torchrun=ranks == 1)
+        ((code, _, err),) = launch.wait()
+        assert (code, err) == (0, "")
+        ends.append(torch.load(tmp_path / str(ranks) / "test/ckpts/Mini_last.pth", weights_only=True))
+    assert equal(*ends)
 
 
 def torchrun(script, *argv):

@@ -85,8 +85,12 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
         program += "    path.write_text('half')\n    os.kill(os.getpid(), 9)"
         subprocess.run([sys.executable, "-c", program], cwd=ROOT)
     assert len(list(tmp_path.iterdir())) == 2
+    elsewhere = tmp_path / ".a.[1].another-machine.12.tmp.txt"  # whose locks this one may not see
+    elsewhere.touch()
     with replacing(tmp_path / "a.[1].txt") as path:
-        assert {p.name for p in tmp_path.glob(".a*")} == {path.name} and len(list(tmp_path.glob(".b*"))) == 1
+        assert {p.name for p in tmp_path.glob(".a*")} == {path.name, elsewhere.name} and len(
+            list(tmp_path.glob(".b*"))
+        ) == 1
         path.write_text("whole")
         living = subprocess.run(
             [sys.executable, "-c", f"from codes.files import remove_abandoned; remove_abandoned({str(tmp_path)!r})"],

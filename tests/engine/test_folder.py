@@ -11,6 +11,7 @@ import yaml
 from codes.engine.checkpoint import load_weights
 from codes.engine.folder import Folder, Identity, batch_in_words
 from codes.errors import InputError
+from codes.files import remove_abandoned, replacing
 from tests.conftest import ROOT
 
 HOLD = """
@@ -160,3 +161,41 @@ def test_another_run_is_refused(own, words):
 
 def test_batches_in_words():
     assert batch_in_words(4, 1) == "4" and batch_in_words(4, 2) == "2 on each of 2 ranks"
+
+
+def test_a_lock_that_is_removed_before_it_is_held_is_none(tmp_path, monkeypatch):
+    """Somebody removes the file between its opening and its locking: a lock on what is gone does not count.
+
+    For the folder of a run, and for the temporary files of :func:`codes.files.replacing`.
+    """
+    fcntl = pytest.importorskip("fcntl")
+    lock, taken = fcntl.flock, []
+
+    def too_late(file, how):
+        if not taken and how & fcntl.LOCK_EX:
+            taken.extend(path for path in tmp_path.iterdir() if path.is_file())
+            taken[0].unlink()
+        return lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", too_late)
+    folder = Folder(tmp_path / "run", "SR")
+    with pytest.raises(InputError):  # it holds a file that is gone, which keeps nobody out
+        folder.claim()
+    assert taken == [tmp_path / ".run.lock"] and folder.claim() == [] and taken[0].exists()
+    with pytest.raises(InputError, match="another process"):
+        Folder(tmp_path / "run", "SR").claim()
+    folder.release()
+    taken[0].unlink()
+    taken.clear()
+    with replacing(tmp_path / "a.txt") as path:
+        assert taken == [path] and path.exists()  # made anew
+        remove_abandoned(tmp_path)
+        assert path.exists()
+        path.write_text("whole")
+    assert (tmp_path / "a.txt").read_text() == "whole"
+
+
+def test_a_run_of_another_script_is_named_as_such():
+    saved = identity(recipe={"bsn_len": 9}).saved()
+    with pytest.raises(InputError, match="exp holds a run of another script or version: one with --bsn_len"):
+        identity().refuse_another(saved, Path("exp"))

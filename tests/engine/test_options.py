@@ -119,6 +119,8 @@ def test_what_is_saved_can_be_read_back(tmp_path):
         (["--metrics", "psnr", "psnr"], "--metrics names one twice: psnr psnr"),
         (["--config", "none.yml"], "none.yml"),
         (["--save_folder", ""], "--save_folder is ''; expected a path"),
+        (["--save_folder", "s3://a/b"], "expected a path here: URLs are not read"),
+        (["--rate", "-x"], "one that begins with - is given as --FLAG=VALUE"),
     ],
 )
 def test_bad_flags(argv, says, capsys):

@@ -254,3 +254,18 @@ def test_deterministic(tiny, tmp_path):
         assert torch.are_deterministic_algorithms_enabled()
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+def test_names_that_are_no_utf8_in_a_run(copy, tmp_path):
+    """Of the data set, and of a bad sample that is skipped; that of the run itself is refused."""
+    name = os.fsdecode(b"\xb2\xe2\xca\xd4")
+    for kind in ("blur_data", "spike_data", "sharp_data"):
+        sequence = sorted((copy / "train" / kind).iterdir())[0]
+        sequence.rename(sequence.with_name(name))
+    next((copy / "train/blur_data" / name).iterdir()).write_bytes(b"no image")
+    argv = mini(copy.rename(tmp_path / name), tmp_path, "--max_steps", 3, "--skip_bad_samples")
+    out, _ = call(MINI, *argv)
+    assert "skipped \\xb2\\xe2\\xca\\xd4/000019: " in out and " times (\\xb2\\xe2\\xca\\xd4/000019)" in out
+    assert [line["sample"] for line in records(tmp_path, "skipped")] == ["\\xb2\\xe2\\xca\\xd4/000019"]
+    assert "\\xb2\\xe2\\xca\\xd4\n" in (tmp_path / "test/opt.txt").read_text(encoding="utf-8")
+    assert "\\xb2\\xe2\\xca\\xd4 is no name in UTF-8" in refused(MINI, *argv, "--exp_name", name)

@@ -303,6 +303,15 @@ def test_dead_and_hot_pixels_are_found_and_filled():
     assert rates.max() < 0.12
 
 
+def test_what_goes_on_in_a_neighbour_is_no_mark():
+    frame = np.arange(400)[:, None, None]
+    spike = np.uint8(np.broadcast_to(frame % 5 < 2, (400, 32, 40))).copy()
+    spike[:, 10, 20] = spike[:, 20, 30] = np.arange(400) % 7 == 0
+    assert find_bad_pixels(spike)[[10, 20], [20, 30]].all()
+    spike[:300, 10, 21] = np.arange(300) % 20 == 0  # as dark, but in another part of the stream as bright as all
+    assert np.argwhere(find_bad_pixels(spike)).tolist() == [[20, 30]]
+
+
 def test_a_stream_without_marks_is_left_as_it_is():
     one = simulated(9)
     assert not find_bad_pixels(one.spike).any() and fill(one.spike, np.zeros((48, 64), bool)) is one.spike
@@ -321,10 +330,11 @@ def test_arrays_of_every_kind(tmp_path):
     np.save(tmp_path / "thw.npy", spike.astype(bool))
     np.save(tmp_path / "hwt.npy", spike.transpose(1, 2, 0))
     np.savez(tmp_path / "one.npz", spk=spike)
-    np.savez(tmp_path / "two.npz", spk=spike, other=np.zeros(3))
+    np.savez(tmp_path / "labelled.npz", spk=spike, label=np.zeros(3))
+    np.savez(tmp_path / "two.npz", spk=spike, other=spike)
     np.save(tmp_path / "packed.npy", np.packbits(spike, axis=-1))
     np.save(tmp_path / "frames.npy", np.packbits(spike.reshape(20, -1), axis=-1))
-    for name in ("thw.npy", "hwt.npy", "one.npz"):
+    for name in ("thw.npy", "hwt.npy", "one.npz", "labelled.npz"):
         np.testing.assert_array_equal(read_stream(tmp_path / name, told), spike)
     np.testing.assert_array_equal(read_stream(tmp_path / "two.npz", Layout(key="spk")), spike)
     for name in ("packed.npy", "frames.npy"):
@@ -460,6 +470,59 @@ def test_folders_calibration_and_arrays(tmp_path):
     assert "registration: given" in out
 
 
+def test_options_mean_the_same_in_python_and_for_a_folder(tmp_path):
+    """Each option that says something of a capture, by name, and of a folder of captures; the pictures are the same."""
+    one = simulated(19, (96, 128), before=30, tone="gamma:2.2")
+    write_image(tmp_path / "photos" / "a.png", one.photo)
+    (tmp_path / "streams").mkdir()
+    arrays = {"spk": np.ascontiguousarray(one.spike[:, ::-1].transpose(1, 2, 0)), "other": np.zeros(3)}
+    np.savez_compressed(tmp_path / "streams" / "a.npz", **arrays)
+    Camera(Registration.from_pixels(turned((2, 1), 0, 1, (96, 128)), (96, 128), (96, 128))).write(
+        tmp_path / "pair.json"
+    )
+    known = {"key": "spk", "axes": "hwt", "flip": "vertical", "tone": "gamma:2.2", "spike_size": (24, 32)}
+    frames = Deblurrer("sdm21", device="cpu", tile=64, spike_gain="auto", hold_colour=False)(
+        tmp_path / "photos" / "a.png",
+        tmp_path / "streams" / "a.npz",
+        frames=[50, 90],
+        exposure=slice(30, 127),
+        align=Camera.read(tmp_path / "pair.json").registration,
+        bad_pixels=False,
+        exif=False,
+        bits=8,
+        crop=(0, 0, 96, 128),
+        check=False,
+        **known,
+    )
+    argv = ["scripts/deblur.py", "--method", "sdm21", "--device", "cpu", "--tile", 64, "--spike_gain", "auto"]
+    argv += ["--blur", tmp_path / "photos", "--spike", tmp_path / "streams", "--key", "spk", "--axes", "hwt"]
+    argv += ["--flip", "vertical", "--tone", "gamma:2.2", "--exposure", "30:127", "--align", tmp_path / "pair.json"]
+    argv += ["--bad_pixels", "off", "--no-exif", "--bits", 8, "--crop", "0,0,96,128", "--no-check"]
+    call(*argv, "--spike_size", "24x32", "--no-hold_colour", "--frames", "50,90", "--out", tmp_path / "o")
+    for frame, instant in zip(frames, (50, 90), strict=True):
+        np.testing.assert_array_equal(read_image(tmp_path / "o" / "a" / f"{instant:03}.png"), frame)
+
+
+def test_captures_are_resimulated_in_linear_light(tmp_path):
+    """By --tone, or by camera.json; what is made of a linear photo of the same light agrees with both."""
+    for name, tone in (("coded", "srgb"), ("linear", "linear")):
+        one = simulated(20, (96, 128), tone=tone)
+        write_image(tmp_path / name / "blur_data" / "a" / "1.png", one.photo)
+        write_dat(tmp_path / name / "spike_data" / "a" / "1.dat", one.spike)
+
+    def made(name, *more):
+        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        argv = ["--base_folder", tmp_path / name, "--data_type", "real", "--out", out, "--count", 1, "--size", "96x128"]
+        argv += ["--motion", 2, 5]
+        call("scripts/resimulate.py", *argv, "--split", "test", "--shrink", 1, "--device", "cpu", *more)
+        return read_image(next((out / "pictures").glob("*.png"))).astype(float)
+
+    linear, told, plain = made("linear"), made("coded", "--tone", "srgb"), made("coded")
+    Camera(tone=Tone("srgb")).write(tmp_path / "coded" / "camera.json")
+    np.testing.assert_array_equal(made("coded"), told)
+    assert abs(told - linear).mean() < 1 < 10 < abs(plain - linear).mean()
+
+
 def test_a_data_set_is_read_officially(tiny, tmp_path):
     out, _ = call(
         "scripts/deblur.py",
@@ -496,3 +559,15 @@ def test_too_few_spikes_for_a_bright_photo_are_said():
     spikes[60, 3, 4] = spikes[70, 9, 9] = 1  # 2 of 97 * 384: 1 in 18,624
     capture = open_capture(np.full((64, 96, 3), 200, np.uint8), spikes, bad_pixels=False)
     assert any("brightness: pixels fire in 0.005% of the frames" in note for note in capture.notes)
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros((0, 16, 24), np.uint8), "it holds no frames"),
+        (np.zeros((137, 16, 24), np.complex64), "expected real numbers"),
+    ],
+)
+def test_arrays_that_are_no_stream(array, says):
+    with pytest.raises(ValueError, match=says):
+        unpacked(array, Layout((16, 24)))

@@ -18,6 +18,7 @@ from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
 from codes.model.registry import NETWORKS
+from codes.model.sdmnet_model import SDMNet
 from codes.spike import EXPOSURE, evenly, mirrored, tfp_long, write_dat
 from scripts.deblur import DeblurConfig
 from tests.conftest import call, filled, refused, rnd
@@ -75,12 +76,17 @@ def test_edsr_in_tiles_is_the_same():
 
 
 @torch.inference_mode()
-def test_the_student_in_tiles_is_the_same_although_it_looks_at_the_whole():
-    ldn = filled(Deblur_Net())
-    blur, spike = rnd(2, 3, 192, 288), (rnd(2, 21, 48, 72) > 0.5).float()
-    whole, tiles = ldn(blur, spike), decode_tiles(ldn, blur, spike, 64, NETWORKS["ldn"].reach)
+@pytest.mark.parametrize(("key", "build"), [("ldn", Deblur_Net), ("sdmnet", SDMNet)])
+def test_a_student_in_tiles_is_the_same_although_it_looks_at_the_whole(key, build):
+    student = filled(build())
+    blur, spike = rnd(2, 3, 200, 340), (rnd(2, 21, 50, 85) > 0.5).float()
+    blur[0, 1:] = blur[0, :1]  # grey but for a corner
+    blur[0, 0, :40, :40] = 0
+    spike[1, :, :, 30:] *= 0.5  # not as bright everywhere
+    spike[1, 0, :, 5:] = 0
+    whole, tiles = student(blur, spike), decode_tiles(student, blur, spike, 64, NETWORKS[key].reach)
     assert (tiles - whole).abs().max() < 1e-5  # a grey level is 4e-3
-    alone = ldn(blur[..., :64, :64], spike[..., :16, :16])  # a tile by itself is another image
+    alone = student(blur[..., :64, :64], spike[..., :16, :16])  # a tile by itself is another image
     assert (alone - whole[..., :64, :64])[..., :16, :16].abs().max() > 1e-4
 
 

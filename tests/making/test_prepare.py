@@ -363,3 +363,31 @@ def test_run_sh_and_quality(interpolated, video, tmp_path):
 def test_exposure_numbers_are_the_papers():
     assert EXPOSURE.length + 7 == 104 and EXPOSURE.length == 97
     assert refused("scripts/prepare_gopro.py", "--interp", "xvfi", "--raw_folder", "x").count("flow")
+
+
+def test_sequences_whose_names_are_no_utf8(interpolated, tmp_path):
+    """As a Chinese Windows leaves them in a zip: made like any other, and a faulty frame is named readably."""
+    root, name = interpolated[0], os.fsdecode(b"\xb2\xe2\xca\xd4")
+    argv = ["--interp", "none", "--multi", "--no-noise"]
+    call("scripts/prepare_gopro.py", "--raw_folder", root, *argv, "--out", tmp_path / "plain")
+    raw = tmp_path / "raw_data"
+    shutil.copytree(root / "GOPR01", raw / name)
+    call("scripts/prepare_gopro.py", "--raw_folder", raw, *argv, "--out", tmp_path / "out")
+    found, plain = files(tmp_path / "out"), files(tmp_path / "plain")
+    kinds = ("blur_data", "sharp_data")  # spikes begin at random, by the sequence's name
+    expected = {key.replace("GOPR01", name): plain[key] for key in plain if "GOPR01" in key and key.startswith(kinds)}
+    assert expected and {key: found[key] for key in found if key.startswith(kinds)} == expected
+    spikes = {key.replace(name, "GOPR01") for key in found if key.startswith("spike_data/")}
+    assert spikes and spikes == {key for key in plain if key.startswith("spike_data/GOPR01")}
+    (raw / name / "000016_2.png").write_bytes(b"no image")
+    _, err = call("scripts/prepare_gopro.py", "--raw_folder", raw, *argv, "--out", tmp_path / "more", code=2)
+    last = err.splitlines()[-1]
+    assert "\\xb2\\xe2\\xca\\xd4" in last and "1 of 1 sequences are unfinished" in last
+
+
+def test_a_sequence_too_short_for_a_sample_is_said(interpolated, tmp_path):
+    (tmp_path / "raw_data" / "s").mkdir(parents=True)
+    for path in sorted((interpolated[0] / "GOPR01").iterdir())[: 8 * 13 + 1]:  # an exposure and no frame around it
+        shutil.copy(path, tmp_path / "raw_data" / "s")
+    out, _ = call("scripts/prepare_gopro.py", "--raw_folder", tmp_path / "raw_data", "--interp", "none")
+    assert "s: too short for a sample: 105 frames" in out and not list(tmp_path.glob("spike_data/*/*"))

@@ -15,6 +15,10 @@ def network():
     return filled(SDMNet())
 
 
+def seen_of(grey, pyramid):
+    return SDMNet().seen(grey, pyramid, pyramid.amax(dim=(-2, -1)))
+
+
 def test_it_is_small(network):
     assert sum(p.numel() for p in network.parameters()) == 235_926
     assert sum(WINDOWS) == 2 * 96 + 1
@@ -58,7 +62,7 @@ def test_what_it_sees_by_brute_force():
     torch.manual_seed(0)
     stream, grey = (torch.rand(2, 137, 5, 6) < 0.4).float(), torch.rand(2, 1, 5, 6)
     for instant in (20, 68, 116):
-        seen = SDMNet.seen(grey, spike_pyramid(stream, [instant])[:, 0])
+        seen = seen_of(grey, spike_pyramid(stream, [instant])[:, 0])
         assert seen.shape == (2, 33, 5, 6)
         assert torch.equal(seen[:, :21], spike_pyramid(stream, [instant])[:, 0])
         least, short = (stream[:, instant - r : instant + r + 1].mean(dim=1) for r in (3, 10))
@@ -71,21 +75,21 @@ def test_what_it_sees_by_brute_force():
             assert torch.allclose(seen[:, 26], (middling - long) / (long + DARK), atol=1e-5)
     # the outermost windows: 46 to 96 frames away, 26 to 45 frames away
     for instant, flags in ((20, [0, 0, 1, 1]), (30, [0, 1, 1, 1]), (68, [1, 1, 1, 1]), (100, [1, 1, 1, 0])):
-        seen = SDMNet.seen(grey, spike_pyramid(stream, [instant])[:, 0])
+        seen = seen_of(grey, spike_pyramid(stream, [instant])[:, 0])
         assert seen[:, 28:32, 0, 0].tolist() == [flags] * 2
 
 
 def test_the_exposures_light_from_its_centre():
     torch.manual_seed(0)
     stream = torch.rand(1, 97, 4, 4)  # frames within 48 of the centre, no others
-    seen = SDMNet.seen(torch.rand(1, 1, 4, 4), spike_pyramid(stream, [48])[:, 0])
+    seen = seen_of(torch.rand(1, 1, 4, 4), spike_pyramid(stream, [48])[:, 0])
     assert torch.allclose(seen[:, 23], stream.mean(dim=1), atol=1e-5)
 
 
 def test_how_bright_one_spike_is_by_its_gain():
     stream = (torch.rand(2, 137, 5, 6, generator=torch.Generator().manual_seed(0)) < 0.4).float()
     pyramid = spike_pyramid(stream, [68])[:, 0] * torch.tensor([1.0, 8.0])[:, None, None, None]
-    told = SDMNet.seen(torch.rand(2, 1, 5, 6), pyramid)[:, 32]
+    told = seen_of(torch.rand(2, 1, 5, 6), pyramid)[:, 32]
     assert torch.allclose(told.exp(), torch.tensor([1.0, 8.0])[:, None, None].expand(-1, 5, 6))
 
 

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from codes.errors import InputError
 from codes.inference import Deblurrer
 from codes.student import PYRAMID, Sight
+from scripts import export_onnx
 from scripts.export_onnx import windows_of
-from tests.conftest import ROOT, call, refused
+from tests.conftest import ROOT, call, filled, refused, rnd
 
 SCRIPT = "scripts/export_onnx.py"
 
@@ -56,8 +58,8 @@ def test_the_example_of_the_docs_deblurs(tmp_path, monkeypatch):
 def test_a_new_student_needs_no_change(tmp_path, monkeypatch):
     """Any class that keeps the contract of codes/student.py."""
     onnxruntime = pytest.importorskip("onnxruntime", reason="pip install -r requirements-export.txt")
+    onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
-    from scripts import export_onnx
 
     class New(nn.Module):
         kind, spike_dim, gain = "frames", 5, False
@@ -74,13 +76,18 @@ def test_a_new_student_needs_no_change(tmp_path, monkeypatch):
             return blur * (1 + light) - image
 
     network = New().eval()
-    path = tmp_path / "ldn.onnx"
-    half = New().eval()
-    half.load_state_dict(network.state_dict())
-    export_onnx.export("ldn", half, tmp_path / "half.onnx", {}, half=True)
-    assert 1e-7 < export_onnx.compare(network, "student", tmp_path / "half.onnx")[0] < 2e-2
-    export_onnx.export("ldn", network, path, {"network": "New"}, half=False)
+    path, half, program = (tmp_path / name for name in ("ldn.onnx", "half.onnx", "ldn.pt2"))
+    export_onnx.export("ldn", network, path, {"network": "New"}, pt2=True)
     assert export_onnx.compare(network, "student", path)[0] < 1e-4
+    export_onnx.halved(path, half, {"precision": "fp16"})
+    assert 1e-7 < export_onnx.compare(network, "student", half)[0] < 2e-3
+    about = {entry.key: entry.value for entry in onnx.load(half).metadata_props}
+    assert about == {"precision": "fp16"}
+    blur, spike = rnd(3, 3, 64, 32), rnd(3, 5, 16, 8)
+    with torch.inference_mode():
+        expected = network.decode(blur, network.encode(blur), spike)
+        made = torch.export.load(program).module()(blur, spike)
+    assert (made - expected).abs().max() < 1e-5
     session = onnxruntime.InferenceSession(str(path))
     assert session.get_modelmeta().custom_metadata_map["network"] == "New"
     inputs = {"blur": np.ones((3, 3, 64, 32), np.float32), "spike": np.zeros((3, 5, 16, 8), np.float32)}
@@ -89,12 +96,50 @@ def test_a_new_student_needs_no_change(tmp_path, monkeypatch):
     np.testing.assert_allclose(session.run(None, inputs)[0], np.broadcast_to(bias, (3, 3, 64, 32)), atol=1e-6)
 
 
+def test_sides_that_are_no_multiples_are_padded(tmp_path):
+    """Around a model that adds the sum of its spikes to its image, against NumPy."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="pip install -r requirements-export.txt")
+    parser = pytest.importorskip("onnx.parser")
+    model = parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 20]>
+        sums (float[B,3,H,W] blur, float[B,C,h,w] spike) => (float[B,3,H,W] image) {
+            sum = ReduceSum <keepdims = 0> (spike)
+            image = Add (blur, sum)
+        }"""
+    )
+    session = onnxruntime.InferenceSession(export_onnx.padded(model, 16).SerializeToString())
+    for height, width in ((16, 24), (17, 22), (9, 8)):
+        blur, spike = rnd(2, 3, 4 * height, 4 * width).numpy(), rnd(2, 5, height, width).numpy()
+        (image,) = session.run(None, {"blur": blur, "spike": spike})
+        wide = np.pad(spike, ((0, 0), (0, 0), (0, -height % 4), (0, -width % 4)), mode="edge")
+        np.testing.assert_allclose(image, blur + wide.sum(dtype=float), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_san_with_one_tap(tmp_path, monkeypatch):
+    """SAN whose deformable convolutions have 1 tap instead of 61 in all, which takes a tenth of the time."""
+    pytest.importorskip("onnxruntime", reason="pip install -r requirements-export.txt")
+    pytest.importorskip("onnxscript")
+    from codes.baselines import san_model
+    from codes.baselines.san_student import SANStudent
+
+    fusion = san_model.Fusion
+    monkeypatch.setattr(san_model, "Fusion", lambda channels, kernel: fusion(channels, 1))
+    network, path = filled(SANStudent()), tmp_path / "san.onnx"
+    export_onnx.export("san", network, path, {})
+    assert export_onnx.compare(network, "student", path)[0] < 1e-4
+    with pytest.raises(InputError, match="16 bits cannot hold: there is no half.onnx"):
+        export_onnx.halved(path, tmp_path / "half.onnx", {})
+
+
 @pytest.mark.slow
 def test_a_network_of_the_teacher(tmp_path):
     pytest.importorskip("onnxruntime", reason="pip install -r requirements-export.txt")
     pytest.importorskip("onnxscript")
-    out, _ = call(SCRIPT, "--networks", "bsn", "--out", tmp_path)
-    assert float(re.search(r"difference (\S+);", out)[1]) <= 1e-4 and (tmp_path / "bsn.onnx").is_file()
+    out, _ = call(SCRIPT, "--networks", "bsn", "--precision", "fp16", "--out", tmp_path)
+    single, half = map(float, re.findall(r"difference (\S+);", out))
+    assert single <= 1e-4 < half <= 2e-3
+    assert (tmp_path / "bsn_fp16.onnx").stat().st_size < 0.6 * (tmp_path / "bsn.onnx").stat().st_size
 
 
 def test_weights_that_are_missing(tmp_path):

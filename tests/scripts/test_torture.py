@@ -204,7 +204,7 @@ def test_a_script_that_is_killed(key, atomic, words, tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(WORKER.replace("{KEY}", key).replace("ATOMIC", str(atomic)))
     trial = torture.Trial(tmp_path / "trial", tmp_path / "none", 8, np.random.default_rng(0))
-    torture.kill_data(trial, lambda folder: [script, folder])
+    torture.kill_data(trial, [script])
     if not words:
         assert trial.faults == []
     assert all(any(word in fault for fault in trial.faults) for word in words), trial.faults

@@ -17,6 +17,9 @@ NOTES = [
 ]
 
 
+NOTHING = "The adapted weights agree no better with the withheld spikes: nothing was gained, stay with those you had"
+
+
 def beside(before: Path, after: Path, capture, instants: Sequence[int], name: str) -> View:
     """What the viewer shows of a capture.
 
@@ -50,6 +53,8 @@ def report(out: Path, before: dict, after: dict, views: list[View], about: dict[
         table.rows.append([name, *(value for key in FIGURES for value in (values[key], after[name][key]))])
     means = [sum(column) / len(before) for column in list(zip(*table.rows, strict=True))[1:]]
     table.rows.insert(0, ["mean", *means])
+    if means[1] <= means[0]:
+        table.notes = [*NOTES, NOTHING]
     table.write(out, "md", "csv", "json")
     section = Section("Before and after", table, of_views(views))
     Page("Adapted to own captures", [section], about=about | made_by()).write(out / "index.html")

@@ -145,13 +145,20 @@ class SensorEstimate:
                 ``stretch``, ``tone`` and ``grey``.
 
         Raises:
-            InputError: as in :func:`response`.
+            InputError: as in :func:`response`, where no capture tells anything.
         """
 
         def middle(name: str) -> float:
             return float(np.median([one[name] for one in captures]))
 
-        responses = [response(one["light"], one["rate"]) for one in captures]
+        responses, trouble = [], None
+        for one in captures:
+            try:
+                responses.append(response(one["light"], one["rate"]))
+            except InputError as error:
+                trouble = error
+        if not responses:
+            raise trouble or InputError("no captures")
         thresholds = [one.vth for one in responses]
         return cls(
             vth=(min(thresholds), max(thresholds)),
@@ -179,7 +186,7 @@ class SensorEstimate:
         vth = f"{low:.2f}" if high < 1.02 * low else f"{low:.2f} to {high:.2f}"
         return (
             f"Vth {vth}, noise x {self.noise:.1f}, thresholds spread by {self.pattern:.1%}, misaligned by "
-            f"{self.misalignment:.2f} px, {self.ratio * 1 / self.enlarged:.2f} image pixels per spike pixel, "
+            f"{self.misalignment:.2f} px, {self.ratio / self.enlarged:.2f} image pixels per spike pixel, "
             f"tone {self.tone}" + (", grey" if self.grey else "")
         )
 

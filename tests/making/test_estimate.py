@@ -83,6 +83,10 @@ def test_draws_are_around_the_estimate():
     found = SensorEstimate.of(captures)
     assert SensorEstimate.read(json.loads(json.dumps(found.values()))) == found
     assert found.vth == pytest.approx((3, 3), rel=0.03) and found.pattern < 0.04 and "tone srgb" in str(found)
+    saturated = capture | {"light": mean, "rate": np.ones_like(mean)}
+    assert SensorEstimate.of([*captures, saturated]).vth == found.vth
+    with pytest.raises(InputError, match="saturated"):
+        SensorEstimate.of([saturated])
     rng = np.random.default_rng(0)
     draws = [found.draw(rng) for _ in range(300)]
     vth = [draw.vth for draw in draws]

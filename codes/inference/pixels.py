@@ -57,7 +57,7 @@ def find_bad_pixels(spike: np.ndarray) -> np.ndarray:
     for counts, share in [*((part, 1.0) for part in counted), (sum(counted), ALONE)]:
         bad[0] &= counts <= share * cv2.erode(np.where(good[0], counts, np.float32(total)), ring)
         bad[1] &= share * counts >= cv2.dilate(np.where(good[1], counts, np.float32(0)), ring)
-    return bad.any(axis=0)
+    return bad[0] | bad[1]
 
 
 def fill(spike: np.ndarray, bad: np.ndarray) -> np.ndarray:

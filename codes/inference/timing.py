@@ -240,7 +240,8 @@ def _products(image, spike, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
             on = [smooth @ (half @ basis.astype(np.float32)) for half in (black, white)]
             along = (on[0] + on[1])[:, 0] / 2
             out.append((_squares(on[0] @ on[1].T), _squares(cross), _squares(noisy), along[None] - along[:, None]))
-    return tuple(np.stack(each) for each in zip(*out, strict=True))
+    fitted, energy, noise, along = (np.stack(each) for each in zip(*out, strict=True))
+    return fitted, energy, noise, along
 
 
 def _squares(gram: np.ndarray) -> np.ndarray:

@@ -69,3 +69,13 @@ class ExposureWindow:
 
 EXPOSURE = ExposureWindow()
 """The window of every data set in the official layout."""
+
+
+def read_exposure(text: str) -> slice | str:
+    """'20:117' as a slice; 'auto' and 'auto:LENGTH' as they are; an InputError for anything else."""
+    start, colon, stop = text.partition(":")
+    if start == "auto" and (not colon or (stop.isdecimal() and int(stop) > 0)):
+        return text
+    if not (colon and start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
+        raise InputError(text)
+    return slice(int(start), int(stop))

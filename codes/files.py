@@ -10,6 +10,8 @@ import re
 import unicodedata
 from pathlib import Path
 
+from codes.errors import InputError
+
 try:
     import fcntl
 except ImportError:  # Windows: what a killed process left stays
@@ -110,6 +112,28 @@ def as_json(value, indent: int | None = 1) -> str:
         return None if isinstance(part, float) and not math.isfinite(part) else part
 
     return json.dumps(finite(value), indent=indent, allow_nan=False)
+
+
+def recorded(path: Path, about: dict, advice: str) -> dict:
+    """What ``path`` says, a JSON file that an earlier call of the same command wrote; {} where there is none.
+
+    Args:
+        path: the file.
+        about: what it must say, among other things.
+        advice: what to do where it is another one's, as 'choose another --out'.
+
+    Raises:
+        InputError: it is damaged, or says something else.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError):
+        raise InputError(f"{path} is damaged; delete it, or {advice}") from None
+    if changed := [key for key in about if before.get(key) != about[key]]:
+        raise InputError(f"{path.parent} was made otherwise ({', '.join(changed)}); {advice}")
+    return before
 
 
 def write_json(path, value) -> None:

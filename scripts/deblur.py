@@ -26,22 +26,13 @@ from codes.engine.command import command  # noqa: E402
 from codes.engine.options import Size, option, parse_config, weights_of, with_weights  # noqa: E402
 from codes.engine.shard import WHOLE, Shard, shard_option  # noqa: E402
 from codes.errors import InputError  # noqa: E402
+from codes.exposure import read_exposure  # noqa: E402
 from codes.model.registry import method_names  # noqa: E402
 
 WIDEST = 3840
 """Columns of a video."""
 
 CAPTURES, LIE, MAKE, HARDWARE = "captures", "what is known of them", "what to make", "weights and hardware"
-
-
-def exposure(text: str) -> slice | str:
-    """'20:117' as a slice; 'auto' and 'auto:LENGTH' as they are."""
-    start, colon, stop = text.partition(":")
-    if start == "auto" and (not colon or (stop.isdecimal() and int(stop) > 0)):
-        return text
-    if not (colon and start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
-        raise InputError(text)
-    return slice(int(start), int(stop))
 
 
 def rectangle(text: str) -> tuple[int, int, int, int]:
@@ -80,7 +71,7 @@ class DeblurConfig:
         None,
         "spike frames taken while the shutter was open, counted from 0, END not among them; auto finds them (auto:N, "
         "of N frames); otherwise 20:117 of streams of 137 frames, auto of others",
-        parse=exposure,
+        parse=read_exposure,
         metavar="START:END|auto[:N]",
         group=LIE,
     )

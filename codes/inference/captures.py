@@ -9,10 +9,12 @@ from typing import Any
 from tqdm import tqdm
 
 from codes.dataset import SpikeData
-from codes.errors import InputError, MissingFileError
+from codes.errors import InputError, MissingFileError, one_line
+from codes.files import by_stem
 from codes.image import IMAGES
 from codes.inference.opening import OFFICIALLY, Capture, Reading, open_capture
 from codes.inference.registering import common, register
+from codes.inference.soundness import RATES
 from codes.inference.streams import SUFFIXES, Layout
 from codes.registration import Camera
 from codes.spike import evenly
@@ -66,6 +68,50 @@ def find_streams(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     return sorted(one for one in path.iterdir() if one.suffix.lower() in SUFFIXES and one.name[0] != ".")
+
+
+def find_pairs(folder: Path) -> list[tuple[str, Path, Path]]:
+    """(name, image, stream) of every capture of a folder.
+
+    It holds images and streams of the same names, or ``blur_data/`` and ``spike_data/`` with them, in folders or not;
+    of a data set in the GOPRO layout, its ``train/`` does.
+
+    Raises:
+        MissingFileError: there are none.
+    """
+    root = next((one for one in (folder / "train", folder) if (one / "spike_data").is_dir()), None)
+    images, streams = (root / "blur_data", root / "spike_data") if root else (folder, folder)
+    places = [streams, *sorted(path for path in streams.glob("[!.]*") if path.is_dir())] if streams.is_dir() else []
+    found = []
+    for place in places:
+        beside = images / place.relative_to(streams)
+        known = by_stem(beside, IMAGES)
+        found += [(path, known[path.stem]) for path in find_streams(place) if path.stem in known]
+    if not found:
+        raise MissingFileError(
+            f"{folder} holds no captures; expected images and streams ({', '.join(SUFFIXES)}) of the same names, in "
+            "one folder or in blur_data/ and spike_data/"
+        )
+    return [(path.relative_to(streams).with_suffix("").as_posix(), image, path) for path, image in found]
+
+
+def sound(captures, reading: Reading, left_out: dict[str, str]) -> Iterator[tuple[str, Capture]]:
+    """Those captures in which image and spikes fit; the others are said, and noted in ``left_out`` with the reason."""
+    for name, image, stream in captures:
+        try:
+            capture = open_capture(image, stream, reading)
+            rate = float(capture.tfp_long().mean())
+            doubts = list(capture.doubts)
+            if not RATES[0] <= rate <= RATES[1]:
+                doubts.append(f"a pixel fires in {rate:.1%} of the frames: {'dark' if rate < 0.5 else 'saturated'}")
+        except (InputError, OSError) as error:
+            doubts = [one_line(error)]
+        if doubts:
+            left_out[name] = "; ".join(doubts)
+            print(f"{name}: left out: {left_out[name]}")
+        else:
+            print(f"{name}: {'; '.join(capture.notes) or 'sound'}", flush=True)
+            yield name, capture
 
 
 def reading_of(cfg) -> Reading:

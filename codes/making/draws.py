@@ -17,6 +17,7 @@ whenever the sum passes another multiple of the threshold; more than one multipl
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,14 +29,15 @@ from tqdm import tqdm
 from codes.errors import InputError, MissingFileError
 from codes.exposure import EXPOSURE, SCALE
 from codes.files import replacing, write_json
-from codes.image import GREY_WEIGHTS
+from codes.image import GREY_WEIGHTS, to_float, write_image
 from codes.making.options import ScenesConfig
 from codes.making.photos import find_photos, usable
-from codes.making.resimulation import write_pictures
+from codes.making.resimulation import shrunk, write_pictures
 from codes.making.sensor import GAIN, NOISE_GAP_MEAN, NOISE_GAP_STD, VTH_UNIT
 from codes.making.synthesis import Sample, Scene, draw_sample
 from codes.random import rng as stream_of
 from codes.student import exposure_gain, spike_pyramid
+from codes.tone import Tone
 
 WINDOW = 144  # px, side of what is kept of a scene's frame
 FRAME = (224, 384)  # px, the frame that the window is a part of: as large as cut-outs and motions are meant for
@@ -116,6 +118,20 @@ def write_scene(draw: SceneDraw, folder: Path) -> None:
             np.save(file, array)
 
 
+def write_picture(path: Path, frame: np.ndarray, tone: Tone, most: float) -> None:
+    """Write a deblurred frame as a small photograph in linear light, still large enough to fill a scene's frame.
+
+    Args:
+        path: of the picture.
+        frame: uint8 ``(H, W, 3)``, B,G,R.
+        tone: its curve.
+        most: how many times smaller at most.
+    """
+    light = torch.from_numpy(tone.linear(to_float(frame)))  # (3, H, W)
+    factor = min(most, *(side / least for side, least in zip(frame.shape, FRAME, strict=False)))
+    write_image(path, shrunk(light, max(factor, 1.0)))
+
+
 def write_record(folder: Path, photos: list[str], count: int, seed: int) -> None:
     """Say in scenes.json what the scenes of a folder are; ``photos`` are files below it."""
     write_json(folder / RECORD, {"seed": seed, "count": count, "photos": photos})
@@ -139,6 +155,12 @@ def read_scenes(folder: Path) -> list[SceneDraw]:
         raise InputError(f"{path} is damaged; make the scenes anew") from None
 
 
+def render(folder: Path) -> None:
+    """Render the scenes of a folder that are not there."""
+    for index, scene in enumerate(tqdm(read_scenes(folder), unit="scene", disable=None)):
+        write_scene(scene, folder / f"{index:05}")
+
+
 def make_scenes(cfg: ScenesConfig) -> None:
     """Deblur, shrink, render (scripts/make_scenes.py).
 
@@ -158,8 +180,8 @@ def make_scenes(cfg: ScenesConfig) -> None:
             raise InputError(f"{cfg.out} holds scenes of another --seed or other pictures; choose another --out")
     write_record(cfg.out, photos, cfg.count, cfg.seed)
     scenes = read_scenes(cfg.out)
-    for index, scene in enumerate(tqdm(scenes, unit="scene", disable=None) if cfg.render else ()):
-        write_scene(scene, cfg.out / f"{index:05}")
+    if cfg.render:
+        render(cfg.out)
     print(f"{cfg.out}: {len(scenes)} scenes")
 
 
@@ -173,6 +195,7 @@ class Draw:
     Args:
         vth: firing threshold in the paper's unit.
         noise: multiple of the sensor's inherent noise.
+        pattern: spread of the pixels' thresholds, in natural logarithms.
         light: share of the light that the spike camera gets.
         dim: share of the light that scene, image and spikes have.
         ratio: image pixels per spike pixel, each way.
@@ -185,10 +208,13 @@ class Draw:
         settled: whether voltages start anywhere below the threshold, as in a camera that has long been running;
             else with at most a frame's light, as in the official simulator.
         grey: whether the image is grey.
+        enlarged: by what factor the image was enlarged from the photograph, 1 or more.
+        tone: curve with which the photograph's 8 bits code its light (:class:`codes.tone.Tone`).
     """
 
     vth: float = 1.0
     noise: float = 1.0
+    pattern: float = 0.0
     light: float = 1.0
     dim: float = 1.0
     ratio: float = float(SCALE)
@@ -198,6 +224,8 @@ class Draw:
     stretch: float = 1.0
     settled: bool = False
     grey: bool = False
+    enlarged: float = 1.0
+    tone: str = "linear"
 
 
 def random_draw(rng: np.random.Generator) -> Draw:
@@ -340,6 +368,8 @@ def record(light: np.ndarray, gain: float, draw: Draw, corner: tuple[int, int], 
     if frames != EXPOSURE.total:
         seen = seen[:, ((np.arange(frames) + 0.5) * EXPOSURE.total / frames).astype(np.int64)]
     seen *= np.float32(GAIN * gain * draw.light * draw.dim / 255)
+    if draw.pattern:  # light per threshold is all that a pixel knows
+        seen *= np.exp(draw.pattern * rng.standard_normal((len(seen), 1), dtype=np.float32))
     start = rng.random(len(seen), dtype=np.float32) * np.float32(draw.vth * VTH_UNIT if draw.settled else GAIN)
     spikes = fire(seen, start, draw.vth) | noise_spikes(seen.shape, draw.noise, rng)
     spikes = spikes.astype(np.float32) if frames == EXPOSURE.total else spans(spikes, EXPOSURE.total)
@@ -347,6 +377,26 @@ def record(light: np.ndarray, gain: float, draw: Draw, corner: tuple[int, int], 
     if draw.ratio != SCALE or any(draw.phase):
         spikes = np.einsum("iy,yxt,jx->ijt", rows, spikes, columns, optimize=True)
     return np.ascontiguousarray(spikes.transpose(2, 0, 1))
+
+
+def photographed(image: np.ndarray, draw: Draw) -> np.ndarray:
+    """The light of a blurry image as a photograph tells it: of its pixels and its 8 bits.
+
+    Args:
+        image: float32 ``(S, S, 3)`` in [0, 1].
+        draw: how it is taken.
+
+    Returns:
+        float32 ``(S, S, 3)`` in [0, 1].
+    """
+    tone, size = Tone(draw.tone), image.shape[1::-1]
+    if draw.enlarged > 1:
+        pixels = tuple(round(side / draw.enlarged) for side in size)
+        image = cv2.resize(image, pixels, interpolation=cv2.INTER_AREA)
+    image = tone.linear(np.rint(tone.coded(image) * 255) / np.float32(255)).astype(np.float32)
+    if draw.enlarged > 1:
+        image = np.clip(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), 0, 1)
+    return image
 
 
 # The data set --------------------------------------------------------
@@ -366,14 +416,24 @@ class Draws(torch.utils.data.Dataset):
         instants: M of the 7 instants of the sequence protocol; the first and the last twice as often as others.
         seed: of all draws.
         without: fields of :class:`Draw` that stay as they are in the paper, for trials; the other draws are the same.
+        draw: draws how a scene is recorded; None: :func:`random_draw`.
 
     Raises:
         MissingFileError: the folder holds no scenes.
         InputError: the crop is too large, or the record is damaged.
     """
 
-    def __init__(self, folder, side: int = 128, instants: int = 2, seed: int = 0, without=()):
+    def __init__(
+        self,
+        folder,
+        side: int = 128,
+        instants: int = 2,
+        seed: int = 0,
+        without=(),
+        draw: Callable[[np.random.Generator], Draw] | None = None,
+    ):
         self.folder, self.side, self.instants, self.seed = Path(folder), side, instants, seed
+        self.draw = draw or random_draw
         self.paper = {name: getattr(Draw(), name) for name in without}
         if side % SCALE or not SCALE <= side <= WINDOW - 12:
             raise InputError(f"a crop of {side} pixels; expected a multiple of {SCALE} of at most {WINDOW - 12}")
@@ -386,7 +446,7 @@ class Draws(torch.utils.data.Dataset):
     def __getitem__(self, item) -> dict:
         index, epoch = item if isinstance(item, tuple) else (item, 0)
         rng = stream_of("records", self.seed, epoch, index)
-        draw = replace(random_draw(rng), **self.paper)
+        draw = replace(self.draw(rng), **self.paper)
         scene = self.scenes[index]
         write_scene(scene, self.folder / self.names[index])
         images, light = (
@@ -400,7 +460,7 @@ class Draws(torch.utils.data.Dataset):
         images = images.astype(np.float32) * np.float32(draw.dim / 255)
         if draw.grey:
             images = np.repeat(images @ np.array(GREY_WEIGHTS, np.float32)[:, None], 3, axis=-1)
-        images[0] = np.rint(images[0] * 255) / np.float32(255)  # 8 bits, as a photograph has
+        images[0] = photographed(images[0], draw)
         spike = record(light, scene.gain, draw, (top, left), self.side, rng)
         turns, mirror = int(rng.integers(4)), rng.random() < 0.5
         images, spike = (np.rot90(x, turns, (-2, -1)) for x in (images.transpose(0, 3, 1, 2), spike))

@@ -1,17 +1,18 @@
 """What the scripts that make data sets are told (:mod:`codes.engine.options`)."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from codes.engine.options import Size, option
+from codes.engine.options import Config, Size, option
 from codes.engine.shard import WHOLE, Shard, shard_option
 from codes.errors import InputError
-from codes.exposure import EXPOSURE, SCALE
+from codes.exposure import EXPOSURE, SCALE, read_exposure
 
 THRESHOLDS = "firing thresholds in the paper's unit: the first for spike_data, more for spike_data_vth2 and so on"
 CORES = os.cpu_count() or 1
+READ, MAKE, TRAIN = "how captures are read", "what is made of them", "training"
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,50 @@ class ResimulateConfig(CapturesConfig):
         """The range of motion in the unit of :class:`DemoConfig`."""
         low, high = (pixels * 720 / self.size.height for pixels in self.motion)
         return low, high
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """What to adapt to, and for how long."""
+
+    captures: Path = option(..., "folder of the captures", positional=True, metavar="CAPTURES")
+    out: Path = option("exp/adapted", "folder for weights and page")
+    minutes: float = option(10.0, "of training; a short timing says how many steps that is", above=0)
+    steps: int | None = option(None, "optimiser steps, instead of --minutes", low=0)
+    init_path: Path | None = option(None, "weights to begin from: of SDMNet, or an LDN with pyramid and gain")
+    exposure: slice | None = option(
+        None,
+        "spike frames of the exposure, as in deblur.py; otherwise 20:117 of 137 frames, auto of others",
+        parse=read_exposure,
+        metavar="START:END|auto[:N]",
+        group=READ,
+    )
+    spike_size: Size | None = option(None, "size of the spikes; otherwise found", low=1, group=READ)
+    tone: str = option("auto", "auto, linear, srgb or gamma:G", group=READ)
+    align: Literal["auto", "off"] = option("auto", "registration of photographs and spikes", group=READ)
+    scenes: int = option(160, "short films that are rendered, 3.3 MB each", low=1, group=MAKE)
+    shrink: float = option(2.0, "how many times smaller than the captures, at most", low=1, group=MAKE)
+    shown: int = option(8, "captures that are compared before and after", low=1, group=MAKE)
+    lr: float = option(3e-4, "largest learning rate of Adam", low=0, group=TRAIN)
+    bs: int = option(8, "scenes in a batch", low=1, group=TRAIN)
+    roi_size: int = option(128, "side of the training crop in image pixels", low=16, high=132, group=TRAIN)
+    seed: int = option(42, "of scenes and draws", low=0, group=TRAIN)
+    precision: Literal["fp32", "bf16", "fp16"] = option("bf16", "autocast precision", group=TRAIN)
+    workers: int = option(-1, "loader processes (-1: one per core, at most 4)", low=-1, group=TRAIN)
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", group=TRAIN)
+
+    def training(self, steps: int) -> Config:
+        """The run's configuration."""
+        more = {
+            "save_folder": self.out,
+            "exp_name": "training",
+            "max_steps": steps,
+            "eval_every": 0,
+            "state_every": 60.0,
+        }
+        more |= {"lr_schedule": "onecycle", "grad_clip": 1.0}
+        same = ("lr", "bs", "roi_size", "seed", "precision", "workers", "device")
+        return replace(Config(), **more, **{name: getattr(self, name) for name in same})  # type: ignore[arg-type]
 
 
 def check_motion(low: float, high: float) -> None:

@@ -1,6 +1,5 @@
 """Training data with known sharp frames from nothing but captures (scripts/resimulate.py says how)."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +15,8 @@ from codes.engine.loader import loader
 from codes.engine.shard import WHOLE, Shard
 from codes.engine.textures import describe_network
 from codes.engine.weights import load_student
-from codes.errors import InputError
 from codes.exposure import EXPOSURE
-from codes.files import write_json
+from codes.files import recorded, write_json
 from codes.image import to_uint8, write_image
 from codes.making.demo import make_data_set
 from codes.making.options import CapturesConfig, DemoConfig, ResimulateConfig
@@ -80,16 +78,9 @@ def write_pictures(cfg: CapturesConfig, folder: Path, shard: Shard = WHOLE) -> l
     if captures.camera.tone.name != "linear":
         about["tone"] = captures.camera.tone.name
     about["student"] = describe_network(student) if student else "none: the SDM on 21 frames, bilinear"
-    record = folder / "pictures.json"
-    try:
-        before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else about
-        before = dict(before)
-    except (ValueError, TypeError, RecursionError):
-        raise InputError(f"{record} is damaged; delete the folder or choose another --out") from None
-    if before != about:
-        changed = ", ".join(key for key in {**about, **before} if before.get(key) != about.get(key))
-        raise InputError(f"{folder} was made otherwise ({changed}); choose another --out")
-    write_json(record, about)
+    # A tone is recorded where there is one: folders from before know none.
+    recorded(folder / "pictures.json", about | {"tone": about.get("tone")}, "choose another --out")
+    write_json(folder / "pictures.json", about)
     with torch.inference_mode():
         todo = [index for index in shard.of(range(len(names))) if not (folder / names[index]).is_file()]
         samples = loader(Subset(captures, todo))

@@ -19,6 +19,7 @@ from codes.making.draws import (
     draw_scene,
     fire,
     noise_spikes,
+    photographed,
     random_draw,
     read_scenes,
     record,
@@ -31,6 +32,7 @@ from codes.making.draws import (
 )
 from codes.making.sensor import GAIN, integrate_and_fire
 from codes.making.synthesis import Sample, Scene
+from codes.tone import Tone
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +208,28 @@ def test_what_is_not_drawn_is_the_papers(scenes, monkeypatch):
     for drawn, left in zip(seen[::2], seen[1::2], strict=True):
         assert left == replace(drawn, vth=1.0, grey=False, corners=Draw().corners)
     assert len({draw.vth for draw in seen[::2]}) == 8
+
+
+def test_thresholds_may_differ_from_pixel_to_pixel(scenes):
+    light = np.full(((WINDOW - 1) ** 2, 137), 100, np.uint8)
+    rates = record(light, 1.0, Draw(noise=0, pattern=0.1), (8, 8), 128, np.random.default_rng(8)).mean(axis=0)
+    even = record(light, 1.0, Draw(noise=0), (8, 8), 128, np.random.default_rng(8)).mean(axis=0)
+    assert np.log(rates).std() == pytest.approx(0.1, rel=0.1) and np.log(even).std() < 0.02
+    assert rates.mean() == pytest.approx(even.mean(), rel=0.02)
+
+
+def test_a_photograph_has_its_own_bits_and_pixels():
+    image = np.random.default_rng(9).random((32, 32, 3), dtype=np.float32)
+    coded = Tone("srgb").coded(photographed(image, Draw(tone="srgb"))) * 255
+    assert np.allclose(coded, np.rint(Tone("srgb").coded(image) * 255), atol=1e-2)
+    board = np.float32(np.indices((32, 32)).sum(axis=0) % 2)[..., None].repeat(3, axis=-1)
+    assert np.allclose(photographed(board, Draw(enlarged=2.0)), 0.5, atol=0.01)  # finer than its pixels
+
+
+def test_another_way_to_draw_is_used(scenes):
+    sample = Draws(scenes, draw=lambda rng: Draw(grey=True))[0, 0]
+    assert torch.equal(sample["blur"][0], sample["blur"][2])
+    assert not torch.equal(Draws(scenes, draw=lambda rng: Draw())[0, 0]["blur"][0], sample["blur"][0])
 
 
 def test_grey_draws_are_exactly_grey(scenes, monkeypatch):

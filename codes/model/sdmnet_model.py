@@ -113,8 +113,11 @@ class SDMNet(nn.Module):
         grey = sum(weight * colour for weight, colour in zip(GREY, blur.split(1, dim=1), strict=True))
         seen = F.avg_pool2d(grey[..., 1:-1, 1:-1], 2, stride=4)  # the middle 2x2 pixels of each 4x4
         chroma = blur.amax(dim=1, keepdim=True) - blur.amin(dim=1, keepdim=True)
-        nearby = F.max_pool2d(F.max_pool2d(chroma, 16, ceil_mode=True), 5, stride=1, padding=2)  # within 32 to 48 px
-        nearby = F.interpolate(nearby, scale_factor=4.0, mode="bilinear")[..., : seen.shape[-2], : seen.shape[-1]]
+        cells = F.max_pool2d(F.pad(F.max_pool2d(chroma, 4), (0, 3, 0, 3)), 4)  # 16x16 px, the last ones cut off
+        nearby = F.max_pool2d(cells, 5, stride=1, padding=2)  # within 32 to 48 px
+        nearby = F.interpolate(nearby, scale_factor=4.0, mode="bilinear")
+        for axis in (-2, -1):  # no slice: that it fits is beyond torch.export
+            nearby = nearby.index_select(axis, torch.arange(seen.shape[axis], device=seen.device))
         gate = ((nearby - NEARLY_GREY) / (COLOURFUL - NEARLY_GREY)).clamp(0, 1)
         features = self.ldn.encode(blur)
         return torch.cat([seen.to(features), gate.to(features), features], dim=1)

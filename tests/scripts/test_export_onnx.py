@@ -10,6 +10,7 @@ from torch import nn
 
 from codes.errors import InputError
 from codes.inference import Deblurrer
+from codes.spike import write_dat
 from codes.student import PYRAMID, Sight
 from scripts import export_onnx
 from scripts.export_onnx import windows_of
@@ -35,7 +36,8 @@ def test_the_example_of_the_docs_deblurs(tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
     out, _ = call(SCRIPT, "--networks", "ldn", "--out", tmp_path)
     assert float(re.search(r"difference (\S+);", out)[1]) <= 1e-4
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "pages.md").read_text(), re.S)
+    page = (ROOT / "docs" / "pages.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
     monkeypatch.chdir(tmp_path)
     scope: dict = {}
     exec(example, scope)
@@ -49,9 +51,32 @@ def test_the_example_of_the_docs_deblurs(tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     blur, spike = random.integers(0, 256, (72, 104, 3), np.uint8), random.random((137, 18, 26)) < 0.2
     plain = {"tone": "linear", "align": "off", "bad_pixels": False, "check": False}  # as the example: nothing is found
+    (reading,) = re.findall(r"`(np\.unpackbits\(.*?)`", page)
+    write_dat(tmp_path / "stream.dat", spike[:, :16, :24])
+    stream = eval(reading, {"np": np, "file": tmp_path / "stream.dat", "h": 16, "w": 24})
+    np.testing.assert_array_equal(stream, spike[:, :16, :24])
     for instant in (0, 20, 68, 130):
         expected = Deblurrer(device="cpu", hold_colour=False)(blur, spike, [instant], **plain)[0]
         assert np.abs(scope["deblur"](blur, spike, instant).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["ldn", "sdmnet"])
+def test_a_student_is_exported_with_free_sides(key):
+    """As in scripts/export_onnx.py, before ONNX: one program for every size, also where 4x4 cells do not fill it."""
+    from torch.export import Dim
+
+    from codes.model.registry import NETWORKS
+
+    network = filled(NETWORKS[key].load_class()(*[21] * (key == "ldn")))
+    module, example = export_onnx.module(network, "student"), export_onnx.inputs(network, "student", 2, 12, 20)
+    height, width = Dim("height", min=8, max=4096), Dim("width", min=8, max=4096)
+    shapes = ({0: Dim("batch", min=1, max=1024), 2: 4 * height, 3: 4 * width}, {2: height, 3: width})
+    shapes[1][0] = shapes[0][0]
+    program = torch.export.export(module, tuple(example.values()), dynamic_shapes=shapes).module()
+    blur, spike = export_onnx.inputs(network, "student", 1, 13, 9).values()
+    with torch.inference_mode():
+        torch.testing.assert_close(program(blur, spike), module(blur, spike), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.slow

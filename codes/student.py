@@ -108,7 +108,7 @@ class Sight:
         return cls(student.kind, student.spike_dim, student.gain)
 
     def __call__(
-        self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int], exposure=EXPOSURE
+        self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int], exposure=EXPOSURE, gain=None
     ) -> torch.Tensor:
         """The student's second input.
 
@@ -117,6 +117,7 @@ class Sight:
             spike: ``(B, T, H/4, W/4)``, zeros and ones, any dtype.
             instants: M frame indices; with 'frames' the window around each must lie in the stream.
             exposure: anything with ``start`` and ``stop``, frame indices.
+            gain: what :func:`exposure_gain` said of the same exposure for other instants, ``(B,)``.
 
         Returns:
             ``(B, M, frames, H/4, W/4)``.
@@ -128,11 +129,12 @@ class Sight:
         else:
             windows = spike_windows(spike, instants, self.frames)
         if self.gain:
-            windows = windows * exposure_gain(blur, spike, exposure)[:, None, None, None, None]
+            gain = exposure_gain(blur, spike, exposure) if gain is None else gain
+            windows = windows * gain[:, None, None, None, None]
         return windows
 
-    def anywhere(self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int], exposure=EXPOSURE):
+    def anywhere(self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int], exposure=EXPOSURE, gain=None):
         """The same for any instants of a stream, which is mirrored at its ends where the window leaves it."""
         half = self.frames // 2 if self.kind == "frames" else 0  # the others know where a stream ends
         shifted = slice(exposure.start + half, exposure.stop + half)
-        return self(blur, mirrored(spike, half), [instant + half for instant in instants], shifted)
+        return self(blur, mirrored(spike, half), [instant + half for instant in instants], shifted, gain)

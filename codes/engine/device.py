@@ -43,7 +43,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def keep_memory(keep: bool = True) -> None:
-    """Let the C library reuse the memory of freed tensors of up to 32 MB instead of giving it back to the system.
+    """Let the C library reuse the memory of freed tensors instead of giving it back to the system.
 
     Fresh memory comes in pages that the system clears one by one, which can take longer than the operation that
     fills them. glibc only; nothing elsewhere. The memory is given back when the process ends.
@@ -54,7 +54,7 @@ def keep_memory(keep: bool = True) -> None:
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError, OSError):
             mallopt = ctypes.CDLL(None).mallopt
-            mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: larger blocks come from the system; 32 MB is the most it takes
+            mallopt(-4, 0 if keep else 2**16)  # M_MMAP_MAX: blocks that come from the system, and go back to it
             mallopt(-1, 2**31 - 1 if keep else 2**26)  # M_TRIM_THRESHOLD: free memory that is kept
 
 

@@ -27,7 +27,7 @@ from codes.registration import Registration
 from codes.spike import evenly, refuse_outside
 from codes.student import exposure_gain
 
-AUTO_TILE, WHOLE = 1024, 6_000_000
+AUTO_TILE, WHOLE = 1024, 9_000_000
 """Images of more than WHOLE pixels are computed in tiles of AUTO_TILE."""
 
 FINER, LARGEST = 1.25, 2.0
@@ -105,7 +105,7 @@ class Deblurrer:
         device: 'auto', 'cpu', 'cuda', ...
         precision: 'fp32', 'tf32', 'bf16' or 'fp16'.
         tile: side of the tiles in which the image is computed, a multiple of 4 of at least 64; 0 is the whole image,
-            -1 whole images up to 6 million pixels and tiles of 1024 above. The result is the same within rounding.
+            -1 whole images up to 9 million pixels and tiles of 1024 above. The result is the same within rounding.
             The neighbours (:attr:`codes.inference.methods.Method.whole`) compute whole images only.
         spike_gain: 'auto': make the spikes as bright as the photograph for a student that does not do so itself, as the
             authors' weights, so that it serves other firing thresholds than its own.

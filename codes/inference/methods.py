@@ -25,7 +25,7 @@ from codes.inference.tiles import Tiled, decode_tiles
 from codes.model.registry import students
 from codes.sdm import Enlarge, Teacher
 from codes.spike import EXPOSURE, middle_tfi, mirrored, tfp
-from codes.student import Sight
+from codes.student import Sight, exposure_gain
 
 Images = Callable[[Sequence[int]], torch.Tensor]
 """From M instants to ``(B, M, 3, H, W)`` in [0, 1], B,G,R."""
@@ -96,10 +96,11 @@ def from_student(name: str, student: nn.Module, weights=(), tile: int = 0) -> Me
 
     def start(blur, spike, exposure=EXPOSURE) -> Images:
         image = {} if tile else student.encode(blur)
+        gain = exposure_gain(blur, spike, exposure) if sight.gain else None
 
         def images(instants):
             frames = []
-            for one in sight.anywhere(blur, spike, instants, exposure).unbind(1):
+            for one in sight.anywhere(blur, spike, instants, exposure, gain).unbind(1):
                 if tile:
                     frame = decode_tiles(student, blur, one, tile, network.reach, image)
                 else:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from codes.errors import InputError
 from codes.inference import Deblurrer
 from codes.spike import write_dat
 from codes.student import PYRAMID, Sight
@@ -138,23 +137,6 @@ def test_sides_that_are_no_multiples_are_padded(tmp_path):
         (image,) = session.run(None, {"blur": blur, "spike": spike})
         wide = np.pad(spike, ((0, 0), (0, 0), (0, -height % 4), (0, -width % 4)), mode="edge")
         np.testing.assert_allclose(image, blur + wide.sum(dtype=float), rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_san_with_one_tap(tmp_path, monkeypatch):
-    """SAN whose deformable convolutions have 1 tap instead of 61 in all, which takes a tenth of the time."""
-    pytest.importorskip("onnxruntime", reason="pip install -r requirements-export.txt")
-    pytest.importorskip("onnxscript")
-    from codes.baselines import san_model
-    from codes.baselines.san_student import SANStudent
-
-    fusion = san_model.Fusion
-    monkeypatch.setattr(san_model, "Fusion", lambda channels, kernel: fusion(channels, 1))
-    network, path = filled(SANStudent()), tmp_path / "san.onnx"
-    export_onnx.export("san", network, path, {})
-    assert export_onnx.compare(network, "student", path)[0] < 1e-4
-    with pytest.raises(InputError, match="16 bits cannot hold: there is no half.onnx"):
-        export_onnx.halved(path, tmp_path / "half.onnx", {})
 
 
 @pytest.mark.slow

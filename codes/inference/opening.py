@@ -305,7 +305,8 @@ def _stream(spike, photo: Photo, reading: Reading) -> tuple[np.ndarray, str]:
         raise InputError(_no_size(spike, photo, layout))
     if len(found) > 1 or found[0].size != quarter:
         return _fitting(spike, photo, found)
-    return streams.read_stream(spike, found[0]), ""
+    told = found[0].row_bits == layout.row_bits
+    return streams.read_stream(spike, found[0]), "" if told else f"spikes of {found[0].words}"
 
 
 def _fitting(spike, photo: Photo, found: list[Layout]) -> tuple[np.ndarray, str]:
@@ -402,9 +403,11 @@ def _timed(capture: Capture, reading: Reading, spike) -> Capture:
             f"exposure cannot be told from the photo (best {found.start}:{found.stop}): say it "
             "(--exposure START:END, counted from 0), or its length (--exposure auto:LENGTH), or the right --spike_size"
         )
+    better = "" if length else ", or its length (--exposure auto:LENGTH)"
+    why = "too little moves" if reading.tone == "auto" else f"too little moves, or the tone is not {reading.tone}"
     raise InputError(
-        f"{name}: which frames are the exposure cannot be told from the photo: too little moves (best "
-        f"{found.start}:{found.stop}); give --exposure START:END, or its length (--exposure auto:LENGTH)"
+        f"{name}: which frames are the exposure cannot be told from the photo: {why} (best "
+        f"{found.start}:{found.stop}); give --exposure START:END{better}"
     )
 
 

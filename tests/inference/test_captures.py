@@ -363,6 +363,24 @@ def test_padded_rows_and_conversion_there_and_back(tmp_path):
     assert "expected a name that ends in" in refused(*argv, tmp_path / "x.mat", "--spike_size", "24x40")
 
 
+def test_padded_rows_are_told(tmp_path):
+    spike = random_spikes((137, 16, 400))
+    write_dat(tmp_path / "raw.dat", np.pad(spike, ((0, 0), (0, 0), (0, 16))))
+    known = {"tone": "linear", "align": "off", "bad_pixels": False, "check": False}
+    found = open_capture(np.zeros((64, 1600, 3), np.uint8), tmp_path / "raw.dat", exposure=slice(20, 117), **known)
+    np.testing.assert_array_equal(found.spike, spike)
+    assert found.notes == ("size: spikes of 16x400 in rows of 416 bits",)
+
+
+def test_what_was_told_is_not_asked_for_again():
+    """Of a still scene: neither a length that was given, nor a tone in silence."""
+    still = np.full((64, 96, 3), 90, np.uint8), random_spikes((200, 16, 24))
+    with pytest.raises(InputError, match=r"too little moves, or the tone is not srgb .*give --exposure START:END$"):
+        open_capture(*still, exposure="auto:97", tone="srgb", align="off", check=False)
+    with pytest.raises(InputError, match=r"too little moves \(.*or its length"):
+        open_capture(*still, exposure="auto", align="off", check=False)
+
+
 def test_the_size_is_found_by_what_the_stream_shows(tmp_path):
     one = simulated(10, size=(192, 320), spikes=2)
     write_dat(tmp_path / "half.dat", one.spike)

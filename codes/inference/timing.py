@@ -182,6 +182,8 @@ def _search(image, spike, edges: np.ndarray, length: int | None, step: int, shor
     if len(energy) < 4:
         return Timing(begin, end, best, False)
     without = [misfits(tile) for tile in range(len(energy))]
+    if not all(np.isfinite(each[first, last]) for each in without):  # a single part shows it
+        return Timing(begin, end, best, False)
     deviation = _jackknife([_between(each, edges, length) for each in without]).max()
     far = np.maximum(abs(start - edges[first]), abs(stop - edges[last])) > max(TOLERANCE, 2 * step)
     far &= np.isfinite([whole, *without]).all(axis=0)

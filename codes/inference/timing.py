@@ -102,18 +102,19 @@ def misfit(image: np.ndarray, spike: np.ndarray, exposure: slice) -> float:
     return _search(image, spike, np.array([exposure.start, exposure.stop]), None, 1, shortest=1).unexplained
 
 
-def find_instants(pictures: list[np.ndarray], spike: np.ndarray, window: int = 13) -> list[int | None]:
+def find_instants(pictures: list[np.ndarray], spike: np.ndarray) -> list[int | None]:
     """When the light of sharp pictures was seen.
 
     Args:
         pictures: grey, in linear light, at the size of the spikes, float ``(h, w)``.
         spike: ``(T, h, w)``, zeros and ones.
-        window: frames of the short TFP that they are compared with.
 
     Returns:
-        For each the middle of the window that looks most like it; None where others look nearly as much like it.
+        For each the middle of the window that looks most like it; None where others look nearly as much like it. The
+        window is as long as two spikes of the mean light take, and not below 13 frames.
     """
     total = len(spike)
+    window = max(min(int(2 / max(float(spike.mean()), 1e-6)) | 1, total // 3 | 1), 13)
     _, black, white = _halves(pictures[0], spike, np.arange(total + 1))
     sums = np.stack([flattened(both).ravel() for both in black + white])
     short = sums[window:] - sums[:-window]

@@ -104,6 +104,11 @@ def test_streams_that_begin_late_or_run_backwards_are_named():
     assert "begins 15 frames late" in time_fault(instants, find_instants(sharps, late))
     assert "backwards" in time_fault(instants, find_instants(sharps, one.spike[::-1]))
     assert time_fault(instants, find_instants([one.light[0]] * 7, simulated(1, motion=0).spike)) == ""
+    dark = simulated(2, motion=30, vth=6)  # a spike in 16 frames: a window of 13 would show noise
+    sharps = [dark.light[instant] for instant in instants]
+    assert time_fault(instants, find_instants(sharps, dark.spike)) == ""
+    late = np.concatenate([dark.spike[20:], dark.spike[:20]])
+    assert "begins 20 frames late" in time_fault(instants, find_instants(sharps, late))
 
 
 # Tone ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 # What to measure first where a GPU is at hand: bash scripts/gpu.sh [--quick]
 # The suite; the benchmark in fp32, TF32 and bf16, and with the forms of the networks that are fast on a CPU; a training
 # whose gradient travels by nccl, on one GPU; 15 minutes of training of the released student; memory over 2,000 steps.
-# At most 25 minutes beside the installation. Each part leaves its output in log/gpu/PART.txt; the same command goes on and
+# At most half an hour beside the installation. Each part leaves its output in log/gpu/PART.txt; the same command goes on and
 # repeats no finished part. --quick runs every part in a tiny size, on a CPU where there is no GPU, in exp/gpu_quick.
 # PYTHON=... is an environment that has everything already.
 set -euo pipefail

@@ -2,7 +2,7 @@
 # What to measure first where a GPU is at hand: bash scripts/gpu.sh [--quick]
 # The suite; the benchmark in fp32, TF32 and bf16, and with the forms of the networks that are fast on a CPU; a training
 # whose gradient travels by nccl, on one GPU; 15 minutes of training of the released student; memory over 2,000 steps.
-# At most half an hour beside the installation. Each part leaves its output in log/gpu/PART.txt; the same command goes on and
+# At most 25 minutes beside the installation. Each part leaves its output in log/gpu/PART.txt; the same command goes on and
 # repeats no finished part. --quick runs every part in a tiny size, on a CPU where there is no GPU, in exp/gpu_quick.
 # PYTHON=... is an environment that has everything already.
 set -euo pipefail
@@ -45,19 +45,19 @@ part() { # name, seconds that it may take, command; expected=124 where the time 
     fi
 }
 
-part machine 60 bash -c "nvidia-smi 2>/dev/null; $python -m torch.utils.collect_env"
-part suite 270 env OMP_NUM_THREADS=1 $python -m pytest -q "${suite[@]}"
+part machine 20 bash -c "nvidia-smi 2>/dev/null; $python -m torch.utils.collect_env"
+part suite 200 env OMP_NUM_THREADS=1 $python -m pytest -q "${suite[@]}"
 for precision in fp32 ${gpu:+tf32} bf16; do
-    part "benchmark_$precision" 60 $python scripts/dev/benchmark.py --device $device --precision $precision --no-memory "${bench[@]}"
+    part "benchmark_$precision" 45 $python scripts/dev/benchmark.py --device $device --precision $precision --no-memory "${bench[@]}"
 done
 # Ours is then the fast form, the other the plain one: which is faster there is to be the default there.
-part forms 60 $python scripts/dev/benchmark.py --device $device --fast --no-memory "${bench[@]}"
-part data 60 $python scripts/make_demo_data.py --out $work/GOPRO --test 2 --vth 1 2 4 "${data[@]}"
+part forms 45 $python scripts/dev/benchmark.py --device $device --fast --no-memory "${bench[@]}"
+part data 45 $python scripts/make_demo_data.py --out $work/GOPRO --test 2 --vth 1 2 4 "${data[@]}"
 train=(scripts/train_student.py --base_folder $work/GOPRO --cache $work/cache --device $device --save_folder $work "${crop[@]}")
-part one_process 60 $python "${train[@]}" --exp_name alone --max_steps $steps
-part ddp 60 $python -m torch.distributed.run --standalone --nproc_per_node=1 "${train[@]}" --exp_name ddp --max_steps $steps
+part one_process 30 $python "${train[@]}" --exp_name alone --max_steps $steps
+part ddp 30 $python -m torch.distributed.run --standalone --nproc_per_node=1 "${train[@]}" --exp_name ddp --max_steps $steps
 expected=124 part training 900 $python "${train[@]}" --exp_name student --max_steps $most
-part memory 90 $python scripts/dev/torture.py --out $log/torture --only long_run --steps $memory
+part memory 80 $python scripts/dev/torture.py --out $log/torture --only long_run --steps $memory
 
 echo "== all is in $log; ${#failed[@]} parts failed"
 [ ${#failed[@]} = 0 ] || { printf '%s\n' "${failed[@]}"; exit 1; }

@@ -6,6 +6,7 @@ source "$(dirname "$0")/setup.sh"
 if [ "${1:-}" = --fast ]; then
     set -- -m "not slow" "${@:2}"
 fi
+unset PYTHONDONTWRITEBYTECODE # with it each process would compile the sources of PyTorch anew
 $python -m ruff check .
 $python -m ruff format --check .
 $python -m mypy

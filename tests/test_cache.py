@@ -192,6 +192,7 @@ def test_loader_processes_share_a_cache(tmp_path):
     assert sorted(files) == sorted(cached.cache.path(path) for path in cached.blur_paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", STAGES)
 def test_training_with_the_cache_gives_the_same_weights(script, tiny, tmp_path):
     runs = []
@@ -232,6 +233,7 @@ def test_caches_that_cannot_be(tiny, tmp_path):
     assert "(File exists); give --cache a writable folder" in refused("scripts/cache_dataset.py", *argv)
 
 
+@pytest.mark.slow
 def test_full_disk(tiny, tmp_path):
     """A limit on the size of files stands for a full disk."""
     argv = [sys.executable, ROOT / "scripts" / "cache_dataset.py", "--base_folder", tiny, "--cache", tmp_path / "cache"]

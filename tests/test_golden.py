@@ -10,6 +10,7 @@ from scripts.dev import thin_golden
 from tests.conftest import COMPACT, known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compare", [np.testing.assert_allclose, np.testing.assert_array_equal])
 def test_what_is_known_is_compared(compare, tmp_path):
     """One value wrong, at each place in turn: noticed where it is known, and a shape or NaN everywhere."""
@@ -32,6 +33,7 @@ def test_what_is_known_is_compared(compare, tmp_path):
         compare(values[:, :2], expected["out"])
 
 
+@pytest.mark.slow
 def test_they_are_what_the_script_makes(golden_full, tmp_path):
     thin_golden.main([str(golden_full), "--out", str(tmp_path)])
     files = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.*")}

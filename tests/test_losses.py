@@ -112,6 +112,7 @@ def test_terms_add_up():
         TeacherLoss("ssim")(student[..., :8], teacher[..., :8])
 
 
+@pytest.mark.slow
 def test_lpips_gets_what_the_official_program_gives_it():
     """With a random backbone: the package's own value on [0, 1] B,G,R, or on [-1, 1] R,G,B."""
     torch.manual_seed(0)
@@ -125,6 +126,7 @@ def test_lpips_gets_what_the_official_program_gives_it():
     assert all(p.grad is None and not p.requires_grad for p in loss.parameters())
 
 
+@pytest.mark.slow
 def test_lpips_in_parts_has_the_gradient_of_the_whole():
     torch.manual_seed(0)
     loss = TeacherLoss("lpips", pretrained=False).double()  # in float32 a rounded-off ReLU may flip

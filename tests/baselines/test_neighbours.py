@@ -29,6 +29,8 @@ from codes.model.edsr_model import EDSR
 from codes.spike import middle_tfi, pack, tfp, tfp_long
 from tests.conftest import ROOT, rnd
 
+pytestmark = pytest.mark.slow
+
 KEYS = {
     SpkDeblurNet: "spkdeblurnet/spkdeblurnet_keys.json",
     STIR: "stir/stir_keys.json",

@@ -50,6 +50,7 @@ def test_bad_checkpoints(tiny, tmp_path, checkpoints):
     assert not (tmp_path / "exp").exists()
 
 
+@pytest.mark.slow
 def test_vgg_that_cannot_be_had(tiny, tmp_path, monkeypatch):
     import urllib.error
 
@@ -66,6 +67,7 @@ def test_vgg_that_cannot_be_had(tiny, tmp_path, monkeypatch):
     assert not (tmp_path / "exp").exists()
 
 
+@pytest.mark.slow
 def test_a_png_that_breaks_in_a_loader_process(copy, tmp_path):
     """As a process of its own, which must also end."""
     sorted(copy.glob("train/blur_data/*/*.png"))[2].write_bytes(b"no image")
@@ -82,6 +84,7 @@ def test_unwritable_output(tiny, tmp_path):
     assert str(tmp_path / "file") in err
 
 
+@pytest.mark.slow
 def test_full_disk(tiny, tmp_path):
     """A limit on the size of files stands for a full disk: one line, and nothing half-written."""
     argv = options("train_sr.py", tiny, tmp_path, "--max_steps", 3, "--eval_every", 0)
@@ -99,6 +102,7 @@ def test_a_state_that_is_none(tiny, tmp_path, checkpoints):
     assert "is no training state" in refused("train_sr.py", *argv)
 
 
+@pytest.mark.slow
 def test_damaged_vgg(tiny, tmp_path, monkeypatch):
     folder = tmp_path / "torch" / "hub" / "checkpoints"
     folder.mkdir(parents=True)

@@ -77,6 +77,7 @@ def test_compiled_is_used(monkeypatch):
     assert torch.equal(compiled(linear, print)(x), 10 * linear(x))
 
 
+@pytest.mark.slow
 def test_compiled_falls_back_where_the_gradient_alone_cannot_be_compiled(monkeypatch):
     """A backend that runs graphs as they are, but has no way for those of gradients."""
     config = pytest.importorskip("torch._functorch.config")

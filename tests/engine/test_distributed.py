@@ -24,6 +24,8 @@ from codes.model.ldn_model import Deblur_Net
 from tests.conftest import ROOT, STAGES, Started, options
 from tests.engine.test_run import MINI, mini
 
+pytestmark = pytest.mark.slow
+
 NETWORKS = {"train_bsn.py": BSN, "train_sr.py": EDSR, "train_deblur.py": Deblur_Net}
 LIMIT = 60
 
@@ -314,7 +316,6 @@ def torchrun(script, *argv):
     return subprocess.Popen(list(map(str, [*command, *argv])), **pipes, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-@pytest.mark.slow
 def test_torchrun_is_interrupted(server, tiny, tmp_path):
     """Ctrl-C reaches torchrun, which hands it to every rank; what it prints itself is not ours."""
     script = "train_sr.py"

@@ -24,6 +24,8 @@ from tests.engine.test_distributed import succeed
 from tests.engine.test_run import MINI, faulty, mini, records, same, weights, without_time  # noqa: F401
 from tests.engine.test_step import CPU, FAULTS, linear, loss_of
 
+pytestmark = pytest.mark.slow
+
 
 def make(late, on_nan="skip", network=None):
     network, said = network or linear(), []

@@ -91,6 +91,7 @@ def test_interrupted_equals_uninterrupted(tiny, tmp_path):
     assert trained[0] == trained[1]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_as_if_nothing_had_been(tiny, tmp_path):
     """kill -9, several times, wherever it is; the weights and every logged step are those of an undisturbed run."""
     argv = [
@@ -122,6 +123,7 @@ def test_killed_at_any_moment_it_goes_on_as_if_nothing_had_been(tiny, tmp_path):
     assert without_time(tmp_path / "cut") == without_time(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_being_stopped_leaves_usable_weights(kind, tiny, tmp_path):
     """The signal goes to the whole group, loader processes included, as Ctrl-C in a terminal does."""

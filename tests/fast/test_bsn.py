@@ -5,6 +5,8 @@ from codes.fast import pieces
 from codes.model.bsn_model import BSN
 from tests.fast.agree import agree, agree_in_bf16, fast_form, image, multiplications
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("shape", [(2, 16, 16), (2, 21, 34), (1, 4, 9), (1, 92, 9)])
 def test_same_as_plain(shape):

@@ -6,6 +6,8 @@ from codes.fast.edsr import SMALLEST
 from codes.model.edsr_model import EDSR
 from tests.fast.agree import agree, agree_in_bf16, fast_form, image, multiplications
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("size", [(SMALLEST - 1, 30), (SMALLEST, 31)])
 @pytest.mark.parametrize("piece", [pieces.PIECE, 3000])

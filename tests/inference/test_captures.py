@@ -475,6 +475,7 @@ def test_spikes_alone(tmp_path):
     ).shape == (24, 32, 3)
 
 
+@pytest.mark.slow
 def test_folders_calibration_and_arrays(tmp_path):
     size = (192, 256)
     way = turned((6, 4), 0.4, 1.01, size)
@@ -526,6 +527,7 @@ def test_options_mean_the_same_in_python_and_for_a_folder(tmp_path):
         np.testing.assert_array_equal(read_image(tmp_path / "o" / "a" / f"{instant:03}.png"), frame)
 
 
+@pytest.mark.slow
 def test_captures_are_resimulated_in_linear_light(tmp_path):
     """By --tone, or by camera.json; what is made of a linear photo of the same light agrees with both."""
     for name, tone in (("coded", "srgb"), ("linear", "linear")):

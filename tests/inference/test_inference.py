@@ -68,6 +68,7 @@ def test_bsn_in_tiles_is_the_same(height=206, width=10):
     torch.testing.assert_close(Tiled.bsn(bsn, 48)(x), bsn(x), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_edsr_in_tiles_is_the_same():
     x, sr = rnd(1, 1, 40, 170), filled(EDSR())
@@ -333,6 +334,7 @@ def test_mistakes_in_one_line(pair, tmp_path):
     assert "give --blur and --spike" in refused("scripts/deblur.py")
 
 
+@pytest.mark.slow
 def test_captures_in_rsb_layout_are_deblurred_and_fine_tuned_on(tmp_path, checkpoints):
     """JPEG images of 100x160, spikes of 25x40, no sharp images, no splits."""
     root = tmp_path / "RSB"

@@ -33,6 +33,7 @@ def test_parameter_counts():
     assert counts == {"BSN": 1_118_832, "EDSR": 1_515_269, "LDN": 234_158}
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.parametrize("size", ["128x128", "96x160"])
 def test_bsn_golden(size, form, golden):

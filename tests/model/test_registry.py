@@ -15,6 +15,7 @@ from codes.model.registry import NETWORKS, method_names, network_of
 from tests.conftest import filled, rnd
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", NETWORKS)
 def test_a_file_is_recognised_by_its_keys(key, tmp_path):
     network = NETWORKS[key].load_class()()

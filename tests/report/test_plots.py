@@ -100,6 +100,7 @@ def test_what_is_drawn(deblur, stage_one):
     assert [text.get_text() for text in psnr.get_legend().get_texts()] == ["Blur", "Deblur_Net"]
 
 
+@pytest.mark.slow
 def test_command_line(deblur, stage_one, tmp_path):
     picture, table = tmp_path / "new" / "runs.png", tmp_path / "runs.csv"
     call("scripts/plot_runs.py", deblur, stage_one, "--out", picture, "--csv", table, "--smooth", 3, "--log")

@@ -260,6 +260,7 @@ def refused_values(field, kind):
     return ["x", "nan", "-1"] if typing.get_origin(kind) is typing.Literal else []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", CONFIGS)
 def test_options(script, capsys, tmp_path):
     """Each option of a script and each value that it must refuse, through the parser; one through the script."""
@@ -349,6 +350,7 @@ YAML = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", YAML)
 def test_yaml(name, capsys, tmp_path, monkeypatch):
     content = YAML[name]
@@ -640,6 +642,7 @@ def test_unusual_images_are_read(tmp_path):
 NAMES = ['two words, schärfe 写真 🙂 a.b.c it\'s "b" %s {x} *[a]? dots..', "-o", "--out", "new\nline"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_unusual_names(name, tiny, tmp_path, monkeypatch):
     folder = tmp_path / name

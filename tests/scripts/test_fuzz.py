@@ -19,6 +19,8 @@ from codes.engine.options import parse_config
 from codes.spike import read_dat, write_dat
 from train_deblur import DeblurConfig
 
+pytestmark = pytest.mark.slow
+
 few = settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=list(HealthCheck))
 many = settings(few, max_examples=150)
 sides, frames = st.integers(1, 13), st.integers(1, 4)

@@ -9,6 +9,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.test_docs import known_flags
 
+pytestmark = pytest.mark.slow
+
 PARTS = ["machine", "suite", "benchmark_fp32", "benchmark_tf32", "benchmark_bf16", "forms", "data", "one_process"]
 PARTS += ["ddp", "training", "memory"]
 STAND_IN = """#!/usr/bin/env bash
@@ -72,7 +74,6 @@ def test_without_a_gpu(gpu):
     assert code == 0 and parts(out) == [part for part in PARTS if part != "benchmark_tf32"]
 
 
-@pytest.mark.slow
 def test_the_commands_exist(gpu):
     """Every option is one that the script has."""
     for words in ([], ["--quick"]):

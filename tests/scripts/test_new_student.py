@@ -55,6 +55,7 @@ def toy(tmp_path, monkeypatch):
     sys.modules.pop("toy_model", None)
 
 
+@pytest.mark.slow
 def test_a_new_student_trains_is_evaluated_is_a_row_and_a_method(toy, tiny, tmp_path):
     common = ["--base_folder", tiny, "--workers", 0, "--device", "cpu"]
     train = ["scripts/train_student.py", "--student", "toy", "--save_folder", tmp_path, "--exp_name", "run"]

@@ -14,6 +14,8 @@ from codes.making.degradation import sample_of
 from codes.making.synthesis import Scene
 from tests.conftest import call, refused
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 PHOTOS = [str(Path(skimage.__file__).parent / "data" / name) for name in NAMES]
 SCRIPT, TINY = "scripts/robustness.py", ("--size", "64x96", "--samples", 1)

@@ -9,6 +9,8 @@ from codes.engine.weights import load_student
 from codes.model.sdmnet_model import SDMNet
 from tests.conftest import call, refused
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = "scripts/train_robust.py"
 
 

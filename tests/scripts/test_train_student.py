@@ -13,6 +13,8 @@ from codes.model.ldn_model import Deblur_Net
 from codes.spike import read_dat
 from tests.conftest import call, filled
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = "scripts/train_student.py"
 
 

@@ -191,10 +191,15 @@ class SpikeData(torch.utils.data.Dataset):
         return len(self.spike_paths)
 
     def __getitem__(self, item) -> dict:
-        return self._lit(self.stored(item))
+        return self._lit(self._item(item))
 
     def stored(self, item) -> dict:
         """A sample whose images are uint8 still, as the files have them, before :meth:`light`."""
+        sample = self._item(item)
+        return sample | {key: torch.from_numpy(sample[key].copy()) for key in IMAGE_KEYS if key in sample}
+
+    def _item(self, item) -> dict:
+        """A sample whose images are uint8 arrays, views of what was read."""
         index, epoch = item if isinstance(item, tuple) else (item, 0)
         try:
             return self._read(index, epoch, self.roi_size if self.use_roi else 0)
@@ -221,19 +226,18 @@ class SpikeData(torch.utils.data.Dataset):
         planes = self.cache.get(path, lambda: np.ascontiguousarray(read_image(path).transpose(2, 0, 1)))
         return planes.transpose(1, 2, 0)
 
-    def _cut(self, image: np.ndarray, rows: slice, columns: slice) -> torch.Tensor:
-        """A cut-out of an image on the grid of the spikes: ``(H, W, 3)`` to ``(3, H, W)``, uint8."""
-        return torch.from_numpy(self.camera.on_spikes(image)[rows, columns].transpose(2, 0, 1).copy())
+    def _cut(self, image: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        """A cut-out of an image on the grid of the spikes: ``(H, W, 3)`` to ``(3, H, W)``, uint8, a view."""
+        return self.camera.on_spikes(image)[rows, columns].transpose(2, 0, 1)
 
     def light(self, image: np.ndarray) -> np.ndarray:
         """An image's bytes, uint8 of any shape, as linear light, float32 in [0, 1]."""
-        return self.camera.tone.linear(np.divide(image, np.float32(255), dtype=np.float32))
+        return self.camera.tone.linear(np.divide(image, np.float32(255), dtype=np.float32, order="C"))
 
     def _lit(self, sample: dict) -> dict:
         """A sample with its images in linear light."""
         return {
-            key: torch.from_numpy(self.light(value.numpy())) if key in IMAGE_KEYS else value
-            for key, value in sample.items()
+            key: torch.from_numpy(self.light(value)) if key in IMAGE_KEYS else value for key, value in sample.items()
         }
 
     def _read(self, index: int, epoch: int, side: int) -> dict:
@@ -296,11 +300,11 @@ class SpikeData(torch.utils.data.Dataset):
                 sharps.append(self._cut(sharp, rows, columns))
             sample["sharp"] = sharps[count // 2]
             if count > 1:
-                sample["sharps"] = torch.stack(sharps)
+                sample["sharps"] = np.stack(sharps)
         if self.flips and side:
             turns, mirrored = rng("flips", self.seed, epoch, index).integers((4, 2)).tolist()
-            for key, value in sample.items():
-                if isinstance(value, torch.Tensor):
-                    value = torch.rot90(value, turns, (-2, -1))
-                    sample[key] = (value.flip(-1) if mirrored else value).contiguous()
+            for key in sample.keys() - {"name"}:
+                value = np.rot90(sample[key], turns, (-2, -1))
+                value = value[..., ::-1] if mirrored else value
+                sample[key] = value if key in IMAGE_KEYS else torch.from_numpy(value.copy())
         return sample

@@ -24,7 +24,7 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from codes.engine.command import command  # noqa: E402
-from codes.engine.options import option, parse_config, weights_of, with_weights  # noqa: E402
+from codes.engine.options import option, parse_config, refuse_idle, weights_of, with_weights  # noqa: E402
 from codes.errors import InputError, one_line  # noqa: E402
 from codes.model.registry import NETWORKS  # noqa: E402
 
@@ -44,6 +44,13 @@ class ExportConfig:
     precision: tuple[Literal["fp32", "fp16"], ...] = option(("fp32",), "of weights and arithmetic; fp32 is always made")
     pt2: bool = option(False, "also NETWORK.pt2, a program of torch.export")
     out: Path = option("exp/onnx", "folder for the files")
+
+    def __post_init__(self):
+        for key, network in NETWORKS.items():
+            if key not in EXPORTED:
+                refuse_idle(self, f"here: {network.title} is not exported", f"{network.flag}_path")
+            elif self.networks and key not in self.networks:
+                refuse_idle(self, f"with --networks {' '.join(self.networks)}", f"{network.flag}_path")
 
 
 def windows_of(sight) -> list[list[int]] | None:

@@ -9,7 +9,8 @@ set -euo pipefail
 
 case ${1:-} in
     --quick | "") quick=${1:-} ;;
-    *) echo "gpu.sh: error: unknown option '$1'; there is --quick" >&2; exit 2 ;;
+    --help | -h) awk 'NR > 1 { if (!/^#/) exit; print substr($0, 3) }' "$0"; exit 0 ;; # the lines above
+    *) echo "gpu.sh: error: unknown option '$1' (see --help)" >&2; exit 2 ;;
 esac
 if [ "${PYTHON:-}" ] && "$PYTHON" -c 'from importlib.util import find_spec; assert find_spec("torch") and find_spec("xdist")' 2>/dev/null; then
     cd "$(dirname "$0")/.." && python=$PYTHON

@@ -5,8 +5,8 @@ r"""Training curves of one or several runs in one picture.
 
 A panel for the training loss, for each of its parts, and for each metric of the evaluations; the runs have colours, the
 rows of an evaluation line styles. What was logged is drawn faintly, its running mean firmly. Runs may be of different
-stages and may still be going on. A name that ends in .html makes a page of plots to look into. The same in Python:
-codes.report.plots.plot_runs.
+stages and may still be going on. Without --out the picture is curves.png in the folder of the first run; a name that
+ends in .html makes a page of plots to look into. The same in Python: codes.report.plots.plot_runs.
 """
 
 import sys
@@ -26,7 +26,9 @@ class PlotConfig:
     """Which runs, and what of them."""
 
     runs: tuple[Path, ...] = option(..., "folders of runs, which hold metrics.jsonl", positional=True, metavar="RUN")
-    out: Path = option("runs.png", "the picture: .png, .pdf or .svg, or a page: .html")
+    out: Path | None = option(
+        None, "the picture: .png, .pdf or .svg, or a page: .html (default: curves.png in the first run's folder)"
+    )
     csv: Path | None = option(None, "also write every point, with its running mean")
     keys: tuple[str, ...] = option((), "quantities (loss, tea, reblur, lr, psnr, ...); none: all", metavar="KEY")
     smooth: int = option(20, "logged lines in the running mean; 1: none", low=1)
@@ -35,7 +37,7 @@ class PlotConfig:
     log_x: bool = option(False, "logarithmic x axes")
 
     def __post_init__(self):
-        if self.out.suffix not in (".png", ".pdf", ".svg", ".html"):
+        if self.out and self.out.suffix not in (".png", ".pdf", ".svg", ".html"):
             raise InputError(f"--out {self.out}; expected a name that ends in .png, .pdf, .svg or .html")
 
 
@@ -44,9 +46,10 @@ def main(argv: list[str] | None = None) -> None:
     cfg = parse_config(PlotConfig, argv)
     from codes.report.plots import plot_runs
 
+    out = cfg.out or cfg.runs[0] / "curves.png"
     log = "y" * cfg.log + "x" * cfg.log_x
-    plot_runs(cfg.runs, cfg.out, cfg.csv or "", keys=cfg.keys, x=cfg.x, smooth=cfg.smooth, log=log)
-    print(" and ".join(str(path) for path in (cfg.out, cfg.csv) if path))
+    plot_runs(cfg.runs, out, cfg.csv or "", keys=cfg.keys, x=cfg.x, smooth=cfg.smooth, log=log)
+    print(" and ".join(str(path) for path in (out, cfg.csv) if path))
 
 
 if __name__ == "__main__":

@@ -283,7 +283,7 @@ def save(figure, path) -> Path:
     return Path(path)
 
 
-def plot_runs(folders: Sequence | dict, path="runs.png", table="", x: str = "step", **options) -> Path:
+def plot_runs(folders: Sequence | dict, path, table="", x: str = "step", **options) -> Path:
     """Draw the training curves of run folders into one file, whose path is returned.
 
     Args:

@@ -117,6 +117,15 @@ def test_command_line(deblur, stage_one, tmp_path):
     ]
 
 
+@pytest.mark.slow
+def test_without_a_name_the_picture_lies_in_the_run(deblur, stage_one, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    out, _ = call("scripts/plot_runs.py", stage_one, deblur)
+    assert out.strip() == str(stage_one / "curves.png") and cv2.imread(out.strip()) is not None
+    assert [*(tmp_path / "here").iterdir()] == [] and not (deblur / "curves.png").exists()
+
+
 def test_what_is_not_there(deblur, tmp_path):
     empty = write(tmp_path / "empty")
     assert plot_runs([empty, deblur], tmp_path / "runs.svg").read_text().startswith("<?xml")

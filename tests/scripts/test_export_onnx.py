@@ -153,3 +153,12 @@ def test_weights_that_are_missing(tmp_path):
     pytest.importorskip("onnxscript", reason="pip install -r requirements-export.txt")
     error = refused(SCRIPT, "--networks", "ldn", "--deblur_path", tmp_path / "none.pth", "--out", tmp_path)
     assert "none.pth" in error
+
+
+@pytest.mark.parametrize("flag", ["stir_path", "spkdeblurnet_path", "bsn_path"])
+def test_weights_that_would_not_be_exported(flag, tmp_path):
+    error = refused(SCRIPT, "--networks", "ldn", "sdmnet", f"--{flag}", tmp_path / "any.pth", "--out", tmp_path / "out")
+    assert f"--{flag} has no effect" in error and ("--networks ldn sdmnet" in error) == (flag == "bsn_path")
+    assert not (tmp_path / "out").exists()
+    if flag != "bsn_path":
+        assert f"--{flag} has no effect" in refused(SCRIPT, f"--{flag}", tmp_path / "any.pth")

@@ -69,9 +69,16 @@ def test_without_a_gpu(gpu):
         2,
         "gpu.sh: error: PyTorch finds no CUDA device here; --quick tries the script without\n",
     )
-    assert gpu("--fast")[0] == 2
     code, out, asked = gpu("--quick", there="")
     assert code == 0 and parts(out) == [part for part in PARTS if part != "benchmark_tf32"]
+
+
+def test_help(gpu, tmp_path):
+    for word in ("--help", "-h"):
+        code, out, asked = gpu(word)
+        assert code == 0 and asked == [] and not (tmp_path / "log").exists()
+        assert "bash scripts/gpu.sh [--quick]" in out and "set -euo" not in out and "#" not in out
+    assert gpu("--fast")[:2] == (2, "gpu.sh: error: unknown option '--fast' (see --help)\n")
 
 
 def test_the_commands_exist(gpu):

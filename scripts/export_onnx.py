@@ -94,19 +94,30 @@ def metadata(key: str, network, weights) -> dict[str, str]:
     return about
 
 
-def module(network, role: str):
-    """A network as it is exported: a student's two steps in one."""
+def module(network, role: str, precision: str = "fp32"):
+    """A network as it is exported: a student's two steps in one; float32 outside, whatever it computes with."""
+    import copy
+
+    import torch
     from torch import nn
 
-    class Student(nn.Module):
+    kind = {"fp32": torch.float32, "fp16": torch.float16}[precision]
+
+    class Whole(nn.Module):
         def __init__(self):
             super().__init__()
-            self.network = network
+            self.network = copy.deepcopy(network).to(kind)
 
+    class Single(Whole):
+        def forward(self, tfp):
+            return self.network(tfp.to(kind)).float()
+
+    class Student(Whole):
         def forward(self, blur, spike):
-            return self.network.decode(blur, self.network.encode(blur), spike)
+            blur, spike = blur.to(kind), spike.to(kind)
+            return self.network.decode(blur, self.network.encode(blur), spike).float()
 
-    return (Student() if role == "student" else network).eval()
+    return (Student() if role == "student" else Single()).eval()
 
 
 def inputs(network, role: str, batch: int, height: int, width: int) -> dict:
@@ -121,8 +132,8 @@ def inputs(network, role: str, batch: int, height: int, width: int) -> dict:
     }
 
 
-def export(key: str, network, path: Path, about: dict[str, str], pt2: bool = False) -> None:
-    """Write a file in float32."""
+def export(key: str, network, path: Path, about: dict[str, str], precision: str = "fp32", pt2: bool = False) -> None:
+    """Write a file with weights and arithmetic of a precision, float32 outside."""
     import logging
     import warnings
 
@@ -141,7 +152,7 @@ def export(key: str, network, path: Path, about: dict[str, str], pt2: bool = Fal
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dynamic = tuple(shapes[name] for name in example)
-        program = torch.export.export(module(network, role), tuple(example.values()), dynamic_shapes=dynamic)
+        program = torch.export.export(module(network, role, precision), tuple(example.values()), dynamic_shapes=dynamic)
         if pt2:
             with replacing(path.with_suffix(".pt2")) as temporary:
                 torch.export.save(program, temporary)
@@ -204,28 +215,6 @@ def _opsets(model) -> list[str]:
     return [f'"{opset.domain}": {opset.version}' for opset in model.opset_import]
 
 
-def halved(path: Path, into: Path, about: dict[str, str]) -> None:
-    """A file with weights and arithmetic of 16 bits, float32 outside.
-
-    Raises:
-        InputError: it computes places in an image, which 16 bits cannot hold.
-    """
-    import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    from codes.files import replacing
-
-    model = onnx.load(path)
-    if any(node.op_type == "GridSample" for node in model.graph.node):
-        raise InputError(
-            f"{path} reads at places that it computes, which 16 bits cannot hold: there is no {into.name}; use float32"
-        )
-    model = convert_float_to_float16(model, keep_io_types=True)
-    onnx.helper.set_model_props(model, about)
-    with replacing(into) as temporary:
-        onnx.save(model, temporary)
-
-
 def compare(network, role: str, path: Path) -> tuple[float, float, float]:
     """(largest difference from PyTorch, milliseconds of PyTorch, of ONNX Runtime) over :data:`SIZES`."""
     import numpy as np
@@ -281,16 +270,9 @@ def main(argv: list[str] | None = None) -> None:
             print(f"{NETWORKS[key].title} is left out: {one_line(error)}")
             continue
         about, role = metadata(key, network, weights), NETWORKS[key].role
-        single = cfg.out / f"{key}.onnx"
-        export(key, network, single, about | {"precision": "fp32"}, cfg.pt2)
         for precision in dict.fromkeys(("fp32", *cfg.precision)):
-            path = single if precision == "fp32" else cfg.out / f"{key}_fp16.onnx"
-            if precision == "fp16":
-                try:
-                    halved(single, path, about | {"precision": "fp16"})
-                except InputError as error:
-                    print(error)
-                    continue
+            path = cfg.out / f"{key}{'_fp16' * (precision == 'fp16')}.onnx"
+            export(key, network, path, about | {"precision": precision}, precision, cfg.pt2 and precision == "fp32")
             worst, torch_ms, onnx_ms = compare(network, role, path)
             print(
                 f"{path}: {path.stat().st_size / 1e6:.1f} MB, largest difference {worst:.1e}; "

@@ -102,20 +102,21 @@ class ImplicitFusion(nn.Module):
 
     def forward(self, image: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
         """``(B, C, H, W)`` and ``(B, C, h, w)`` to ``(B, C, H, W)``."""
-        rows, columns = (Axis(*sizes, image.device) for sizes in zip(image.shape[-2:], events.shape[-2:], strict=True))
-        image, events = image.permute(0, 2, 3, 1), events.permute(0, 2, 3, 1)
-        areas, answers = [], []
-        for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            near_events = events[:, rows.events[y, :, None], columns.events[x]]
-            near_image = image[:, rows.image[y, :, None], columns.image[x]]
-            down, aside = torch.broadcast_tensors(rows.offset[y, :, None], columns.offset[x])
-            sizes = (torch.full_like(down, axis.cell) for axis in (rows, columns))
-            places = torch.stack([down, aside, *sizes], dim=-1).to(image.dtype).expand(image.shape[0], -1, -1, -1)
-            answers.append(self.imnet["layers"](torch.cat([near_events, places, near_image], dim=-1)))
-            areas.append((down * aside).abs() + 1e-9)
+        (height, width), cells = image.shape[-2:], events.shape[-2:]
+        rows, columns = (Axis(*sizes, image.device) for sizes in zip((height, width), cells, strict=True))
+        # The four places of a pixel are pixels of an image with twice the sides: both halves of rows, both of columns.
+        near_events, near_image = (
+            x.index_select(2, down.flatten()).index_select(3, aside.flatten()).permute(0, 2, 3, 1)
+            for x, down, aside in ((events, rows.events, columns.events), (image, rows.image, columns.image))
+        )
+        down, aside = torch.broadcast_tensors(rows.offset.flatten()[:, None], columns.offset.flatten())
+        sizes = (torch.full_like(down, axis.cell) for axis in (rows, columns))
+        places = torch.stack([down, aside, *sizes], dim=-1).to(image.dtype).expand(image.shape[0], -1, -1, -1)
+        answers = self.imnet["layers"](torch.cat([near_events, places, near_image], dim=-1))
+        areas = ((down * aside).abs() + 1e-9).reshape(2, height, 2, width)
         # Each answer counts by the area on the far side, as in bilinear interpolation.
-        shares = [area / sum(areas) for area in reversed(areas)]
-        blended = sum(answer * share[..., None] for answer, share in zip(answers, shares, strict=True))
+        shares = areas.flip(0, 2) / areas.sum((0, 2), keepdim=True)
+        blended = (answers.reshape(-1, 2, height, 2, width, answers.shape[-1]) * shares[..., None]).sum((1, 3))
         return blended.permute(0, 3, 1, 2)
 
 
@@ -132,20 +133,25 @@ class DeformableConvolution(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, C, h, w)`` to the same."""
         (height, width), side = x.shape[-2:], self.weight.shape[-1]
+        x, taps = x.to(self.weight.dtype), torch.arange(side**2, device=x.device)[:, None, None]
         offset, mask = self.conv_offset_mask(x).split([2 * side**2, side**2], dim=1)
-        x, offset, mask = (t.to(self.weight.dtype) for t in (x, offset, torch.sigmoid(mask)))
+        # Places count pixels, for which 16 bits are too few.
+        exact = torch.promote_types(self.weight.dtype, torch.float32)
+        x, offset, mask = (t.to(exact) for t in (x, offset, torch.sigmoid(mask)))
         # To sides that are powers of two, with which grid_sample rounds no place that is a pixel, as all are at first;
         # what is added is read as 0, like all that is outside. In an export sides are free, and none is added.
         high, wide = (n if isinstance(n, torch.SymInt) else 1 << (n - 1).bit_length() for n in (height, width))
         x = F.pad(x, (0, wide - width, 0, high - height))
         rows, columns = (torch.arange(n, device=x.device) for n in (height, width))
+        row = rows[:, None] + taps // side - side // 2 + offset[:, 0::2]
+        column = columns + taps % side - side // 2 + offset[:, 1::2]
+        places = torch.stack([(2 * column + 1 - wide) / wide, (2 * row + 1 - high) / high], dim=-1)
         result = self.bias[:, None, None]
-        for tap in range(side**2):
-            row = rows[:, None] + tap // side - side // 2 + offset[:, 2 * tap]
-            column = columns + tap % side - side // 2 + offset[:, 2 * tap + 1]
-            places = torch.stack([(2 * column + 1 - wide) / wide, (2 * row + 1 - high) / high], dim=-1)
-            read = F.grid_sample(x, places, padding_mode="zeros", align_corners=False) * mask[:, tap, None]
-            result = result + torch.einsum("oc,bchw->bohw", self.weight[:, :, tap // side, tap % side], read)
+        # One row of taps after another: what all of them read would be as large as side**2 images.
+        for place, part, weight in zip(places.split(side, 1), mask.split(side, 1), self.weight.unbind(2), strict=True):
+            read = F.grid_sample(x, place.flatten(1, 2), padding_mode="zeros", align_corners=False)
+            read = (read.unflatten(2, (side, height)) * part[:, None]).to(weight.dtype)
+            result = result + torch.einsum("oct,bcthw->bohw", weight, read)
         return result
 
 

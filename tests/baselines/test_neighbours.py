@@ -368,6 +368,19 @@ def test_deformable_convolution_by_pixel(kernel, form):
     np.testing.assert_allclose(network(image)[0], expected, atol=1e-5)
 
 
+@torch.inference_mode()
+def test_deformable_convolution_of_16_bits_reads_at_the_same_places():
+    """At first a plain convolution at half its strength, also beyond 2048 pixels, which float16 cannot count."""
+    torch.manual_seed(0)
+    network, image = DeformableConvolution(3, 3).half(), torch.rand(1, 3, 4, 5000)
+    torch.nn.init.zeros_(network.conv_offset_mask.weight)
+    torch.nn.init.zeros_(network.conv_offset_mask.bias)
+    expected = F.conv2d(image.half().float(), network.weight.float() / 2, padding=1)
+    made = network(image.half())
+    assert made.dtype == torch.float16
+    torch.testing.assert_close(made.float(), expected, atol=5e-3, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("kernel", "size", "reach", "atol", "rtol"),
     [(5, (7, 11), 3, 1e-5, 1e-5), (3, (9, 1279), 0, 3e-4, 1e-4), (3, (12, 720), 1, 3e-4, 5e-3)],

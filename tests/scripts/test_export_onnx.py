@@ -103,7 +103,7 @@ def test_a_new_student_needs_no_change(tmp_path, monkeypatch):
     path, half, program = (tmp_path / name for name in ("ldn.onnx", "half.onnx", "ldn.pt2"))
     export_onnx.export("ldn", network, path, {"network": "New"}, pt2=True)
     assert export_onnx.compare(network, "student", path)[0] < 1e-4
-    export_onnx.halved(path, half, {"precision": "fp16"})
+    export_onnx.export("ldn", network, half, {"precision": "fp16"}, "fp16")
     assert 1e-7 < export_onnx.compare(network, "student", half)[0] < 2e-3
     about = {entry.key: entry.value for entry in onnx.load(half).metadata_props}
     assert about == {"precision": "fp16"}
@@ -118,6 +118,39 @@ def test_a_new_student_needs_no_change(tmp_path, monkeypatch):
     with torch.inference_mode():
         bias = network.mix.bias.numpy()[None, :, None, None]
     np.testing.assert_allclose(session.run(None, inputs)[0], np.broadcast_to(bias, (3, 3, 64, 32)), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_places_that_a_network_computes_stay_exact(tmp_path):
+    """SAN's own parts at one size, also where 16 bits could not count the pixels; all of SAN takes a minute."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="pip install -r requirements-export.txt")
+    pytest.importorskip("onnxscript")
+    from codes.baselines.san_model import Fusion
+
+    class Joined(nn.Module):
+        kind, spike_dim, gain = "frames", 5, False
+
+        def __init__(self):
+            super().__init__()
+            self.image, self.events, self.out = nn.Conv2d(3, 4, 1), nn.Conv2d(5, 4, 1), nn.Conv2d(4, 3, 1)
+            self.fusion = Fusion(4, 3)
+
+        def encode(self, blur):
+            return self.image(blur)
+
+        def decode(self, blur, image, spike):
+            return blur + self.out(self.fusion(image, self.events(spike)))
+
+    network, wide = filled(Joined()), (rnd(1, 3, 32, 2800), rnd(1, 5, 8, 700))
+    with torch.inference_mode():
+        expected = network.decode(wide[0], network.encode(wide[0]), wide[1]).numpy()
+    for precision, most in export_onnx.LARGEST.items():
+        path = tmp_path / f"{precision}.onnx"
+        export_onnx.export("ldn", network, path, {}, precision)
+        assert export_onnx.compare(network, "student", path)[0] < most
+        session = onnxruntime.InferenceSession(str(path))
+        (made,) = session.run(None, {name: x.numpy() for name, x in zip(("blur", "spike"), wide, strict=True)})
+        assert np.abs(made - expected).max() < most
 
 
 def test_sides_that_are_no_multiples_are_padded(tmp_path):

@@ -144,6 +144,8 @@ def test_places_that_a_network_computes_stay_exact(tmp_path):
     network, wide = filled(Joined()), (rnd(1, 3, 32, 2800), rnd(1, 5, 8, 700))
     with torch.inference_mode():
         expected = network.decode(wide[0], network.encode(wide[0]), wide[1]).numpy()
+        half = export_onnx.module(network, "student", "fp16")(*wide).numpy()  # sums of 16 bits too, as on a GPU
+    assert 1e-6 < np.abs(half - expected).max() < export_onnx.LARGEST["fp16"]
     for precision, most in export_onnx.LARGEST.items():
         path = tmp_path / f"{precision}.onnx"
         export_onnx.export("ldn", network, path, {}, precision)

@@ -175,7 +175,7 @@ def reading(script, data, out):
         "scripts/baselines/train_stir.py": options(script, data, out, *small, "--no-perceptual", "--roi_size", 64),
         "scripts/tables.py": ["--base_folder", data, "--out", out, "--methods", "blur", "--workers", 0],
         "scripts/cache_dataset.py": ["--base_folder", data, "--cache", out, "--splits", "test", "--workers", 0],
-        "scripts/resimulate.py": ["--base_folder", data, "--out", out, "--split", "test", "--motion", 1, 2],
+        "scripts/resimulate.py": ["--base_folder", data, "--out", out, "--split", "test", "--shrink", 1],
         "scripts/deblur.py": ["--base_folder", data, "--out", out, "--method", "sdm", "--device", "cpu"],
         CAPTURE: [
             *("--blur", first(data, "blur_data"), "--spike", first(data, "spike_data")),

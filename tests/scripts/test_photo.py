@@ -4,14 +4,13 @@ import json
 import shutil
 import struct
 import subprocess
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from codes.image import read_image, write_image
+from codes.image import read_image
 from codes.making.resimulation import shrunk
 from codes.spike import read_dat
 from scripts.fetch_photos import SOURCES, resource_files
@@ -146,16 +145,6 @@ def test_pictures_are_the_shrunken_deblurred_captures(resimulated, tiny):
     assert "captures was made otherwise" in refused("scripts/resimulate.py", *argv[:5], 2, *argv[6:]).replace(
         "pictures was", "captures was"
     )
-
-
-@pytest.mark.parametrize("script", ["scripts/resimulate.py", "scripts/make_scenes.py"])
-def test_captures_that_are_too_small_to_be_shrunk(script, tiny, tmp_path):
-    argv = ["--base_folder", tiny, "--split", "test", "--out", tmp_path / "out"]
-    assert "has 64x96 pixels" in (error := refused(script, *argv)) and "give at most --shrink 1" in error
-    assert not (tmp_path / "out").exists()  # the next try may use the same folder
-    for path in (copy := Path(shutil.copytree(tiny, tmp_path / "copy"))).glob("test/blur_data/*/*.png"):
-        write_image(path, read_image(path)[:48, :64])
-    assert "too small for any" in refused(script, "--base_folder", copy, *argv[2:])
 
 
 def test_shrinking_averages():

@@ -18,10 +18,10 @@ from codes.registration import QUARTER, Registration
 from codes.spike import SCALE
 
 SENSOR = 3
-"""Side of the light that a pixel of the spikes gathers, in the photograph's; sensors leave a part of a pixel dark."""
+"""Side of what a pixel of the spikes sees, in quarters of it: sensors leave a part of a pixel dark."""
 
 SMOOTH = 5
-"""Side of the smoothing of the first, rough step and of correlations, in pixels of the spikes."""
+"""Side of the smoothing of the rough step and of correlations, in pixels of the spikes."""
 
 ITERATIONS, PRECISION = 200, 1e-6
 LARGEST = 260_000
@@ -33,8 +33,13 @@ GAINED = 0.2
 LEAST = 1e-4
 """And by how much it must raise the correlation: nothing is gained at 0.9999."""
 
-LEAST_BENT = 0.15
-"""Share that a homography must explain of what an affine way has left."""
+STEPS = (
+    (1, SMOOTH, cv2.MOTION_AFFINE, 0.0),
+    (SCALE, 1, cv2.MOTION_AFFINE, -0.1),
+    (SCALE, 1, cv2.MOTION_HOMOGRAPHY, 0.15),
+)
+"""One after another: how fine the photograph is, the smoothing, the kind of motion, and the share that it must explain
+of what the one before has left. (The first fine one may leave a little more: correlations are of smoothed pictures.)"""
 
 REMAINS = 0.15
 """Share of the texture that stays unexplained from which on something else is said to be wrong."""
@@ -76,9 +81,8 @@ def register(image: np.ndarray, tfp_long: np.ndarray, start: Registration | None
     before = _correlation(fine, seen, Registration())
     best = start or Registration()
     after = _correlation(fine, seen, best)
-    rough = _ecc(small, seen, best, cv2.MOTION_AFFINE, SMOOTH) or best
-    affine = _ecc(fine, seen, rough, cv2.MOTION_AFFINE) or rough
-    for found, least in ((affine, 0.0), (_ecc(fine, seen, affine, cv2.MOTION_HOMOGRAPHY), LEAST_BENT)):
+    for times, smooth, motion, least in STEPS:
+        found = _ecc(small if times == 1 else fine, seen, best, motion, smooth)
         value = _correlation(fine, seen, found) if found else -1.0
         if 1 - value < (1 - least) * (1 - after):
             best, after = found, value
@@ -94,7 +98,7 @@ def common(registrations: list[Registration]) -> Registration:
     return Registration.of(cv2.getPerspectiveTransform(corners, np.median(moved, axis=0).astype(np.float32)))
 
 
-def _ecc(image, seen, start: Registration, motion: int, smooth: int = 1) -> Registration | None:
+def _ecc(image, seen, start: Registration, motion: int, smooth: int) -> Registration | None:
     """What ECC finds; the photograph may be finer than the long TFP if neither is smoothed."""
     matrix = np.linalg.inv(start.pixels(image.shape, seen.shape))
     matrix = np.float32(matrix / matrix[2, 2])

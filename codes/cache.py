@@ -7,6 +7,8 @@ are memory-mapped: whoever takes a crop reads the crop. Each is checked against 
 whose source has changed is never used, and it appears whole or not at all, so that any number of processes may write.
 """
 
+import math
+import mmap
 import os
 import struct
 from collections.abc import Callable
@@ -58,9 +60,10 @@ class ArrayCache:
                 # One open file for header, array and stamp: another process may replace it meanwhile.
                 np.lib.format.read_magic(file)
                 shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-                array = np.memmap(file, dtype, "r", file.tell(), shape)
-                file.seek(-STAMP.size, os.SEEK_END)
-                return array.view(np.ndarray) if file.read() == expected else None
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                if data[-STAMP.size :] != expected:
+                    return None
+                return np.frombuffer(data, dtype, math.prod(shape), file.tell()).reshape(shape)
         except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: not a file of ours, or damaged
             return None
 

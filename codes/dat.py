@@ -5,6 +5,7 @@ rows of a frame are stored bottom-up. Each frame starts on a whole byte: where h
 unused high bits of a frame's last byte are zero.
 """
 
+import mmap
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,9 @@ def read_dat(
         )
     top, bottom, _ = rows.indices(height)
     left, right, _ = columns.indices(width)
-    packed = np.memmap(path, np.uint8, "r", shape=(frames, size)).view(np.ndarray)
+    with open(path, "rb") as file:  # not np.memmap: to make one takes longer than many a cut-out
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    packed = np.frombuffer(data, np.uint8, frames * size).reshape(frames, size)
     if width % 8 == 0:  # each row starts on a whole byte
         first, last = left // 8, -(-right // 8)
         packed = packed.reshape(frames, height, width // 8)[:, height - bottom : height - top, first:last]

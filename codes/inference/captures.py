@@ -29,7 +29,11 @@ def chosen_instants(text: str, window: slice) -> tuple[int, ...]:
         numbers = []
     if not numbers:
         raise InputError(f"--frames is '{text}'; expected a number, or spike frame numbers with commas, as 20,68,116")
-    return tuple(numbers) if "," in text else evenly(window, numbers[0])
+    if "," not in text:
+        return evenly(window, numbers[0])
+    if twice := [number for number in dict.fromkeys(numbers) if numbers.count(number) > 1]:
+        raise InputError(f"--frames is '{text}'; frame {twice[0]} is asked for more than once, give each frame once")
+    return tuple(numbers)
 
 
 def find_captures(cfg) -> list[tuple[str, Path, Path]]:
@@ -148,7 +152,7 @@ def calibrated(captures, reading: Reading) -> tuple[Camera, list[str]]:
     found, tones, lines = [], [], []
     for name, image, stream in captures:
         capture = open_capture(image, stream, replace(reading, align="auto"))
-        seen = register(capture.grey_small(), capture.tfp_long(), capture.frame, capture.registration)
+        seen = register(capture.grey_frame(), capture.tfp_long(), capture.registration)
         used = seen.after >= 0.9
         words = seen.registration.words(capture.frame)
         lines.append(f"{name or image}: {words} (correlation {seen.after:.4f}{'' if used else ', left out'})")

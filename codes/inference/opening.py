@@ -130,13 +130,19 @@ class Capture:
 
     def grey_small(self) -> np.ndarray:
         """Its grey at the size of the spikes, as the spikes would see it if they lay on it exactly."""
-        tall, wide = self.frame
         h, w = self.spike.shape[1:]
         linear = self.tone.name == "linear"
-        seen = self.blur if linear else self.light()
-        seen = cv2.copyMakeBorder(seen, 0, tall - seen.shape[0], 0, wide - seen.shape[1], cv2.BORDER_REPLICATE)
+        seen = self._on_frame(self.blur if linear else self.light())
         small = cv2.resize(seen, (w, h), interpolation=cv2.INTER_AREA).astype(np.float32)
         return grey(small / np.float32(np.iinfo(self.blur.dtype).max) if linear else small, -1)[..., 0]
+
+    def grey_frame(self) -> np.ndarray:
+        """Its grey in linear light, float32, of the size of :attr:`frame`."""
+        return self._on_frame(grey(self.light(), -1)[..., 0])
+
+    def _on_frame(self, picture: np.ndarray) -> np.ndarray:
+        below, right = self.frame[0] - picture.shape[0], self.frame[1] - picture.shape[1]
+        return cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REPLICATE)
 
     def tfp_long(self) -> np.ndarray:
         """The mean of the spikes over the exposure, float32 ``(h, w)``."""
@@ -423,7 +429,7 @@ def _searched(capture: Capture, reading: Reading, length: int | None) -> Timing:
     small, long = guess.grey_small(), guess.tfp_long()
     coarse = align(small, long, scales=True)
     if coarse.best >= ENOUGH:
-        way = register(small, long, capture.blur.shape[:2], _coarse_way(coarse, small.shape))
+        way = register(guess.grey_frame(), long, _coarse_way(coarse, small.shape))
         if way.sure:
             h, w = small.shape
             matrix = np.linalg.inv(way.registration.pixels(small.shape, small.shape))
@@ -458,10 +464,9 @@ def _registered(capture: Capture, coarse: Alignment | None) -> Capture:
     """With the registration of spikes and photograph, where one is clear."""
     if coarse is None or not coarse.textured:
         return capture
-    small = capture.grey_small()
     if coarse.best < ENOUGH:
         return capture.doubted(_words(capture, coarse))
-    found = register(small, capture.tfp_long(), capture.frame, _coarse_way(coarse, small.shape))
+    found = register(capture.grey_frame(), capture.tfp_long(), _coarse_way(coarse, capture.spike.shape[1:]))
     if found.sure:
         capture = capture.noted(
             f"registration: the spikes' view lies {found.registration.words(capture.frame)} on the photo, up to "

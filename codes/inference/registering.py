@@ -2,6 +2,10 @@
 
 The photograph and the long TFP saw the same light over the same time, so they are blurred alike: what moves one onto
 the other (ECC, Evangelidis and Psarakis 2008) is the way between the two cameras, however much the scene moved.
+
+The long TFP is the noisy one of the two, and has been sampled with nothing to keep fine texture from aliasing. So it is
+left as it is, and the photograph is moved onto it at its own, finer size: gradients of noise, and interpolation of what
+was sampled coarsely, would pull the estimate away.
 """
 
 from dataclasses import dataclass
@@ -11,13 +15,17 @@ import numpy as np
 
 from codes.inference.alignment import ENOUGH
 from codes.registration import QUARTER, Registration
+from codes.spike import SCALE
+
+SENSOR = 3
+"""Side of what a pixel of the spikes sees, in quarters of it: sensors leave a part of a pixel dark."""
 
 SMOOTH = 5
-"""Side of ECC's smoothing, in pixels of the spikes."""
+"""Side of the smoothing of the rough step and of correlations, in pixels of the spikes."""
 
 ITERATIONS, PRECISION = 200, 1e-6
 LARGEST = 260_000
-"""Pixels at which both are compared; larger ones are shrunk."""
+"""Pixels of the spikes at which both are compared; larger ones are shrunk."""
 
 GAINED = 0.2
 """Share of what does not correlate that a registration must explain, to be more than noise."""
@@ -25,8 +33,13 @@ GAINED = 0.2
 LEAST = 1e-4
 """And by how much it must raise the correlation: nothing is gained at 0.9999."""
 
-WAYS = ((cv2.MOTION_EUCLIDEAN, 0.0), (cv2.MOTION_AFFINE, 0.02), (cv2.MOTION_HOMOGRAPHY, 0.15))
-"""Kinds of motion one after another, and the share that each must explain of what the one before has left."""
+STEPS = (
+    (1, SMOOTH, cv2.MOTION_AFFINE, 0.0),
+    (SCALE, 1, cv2.MOTION_AFFINE, -0.1),
+    (SCALE, 1, cv2.MOTION_HOMOGRAPHY, 0.15),
+)
+"""One after another: how fine the photograph is, the smoothing, the kind of motion, and the share that it must explain
+of what the one before has left. (The first fine one may leave a little more: correlations are of smoothed pictures.)"""
 
 REMAINS = 0.15
 """Share of the texture that stays unexplained from which on something else is said to be wrong."""
@@ -50,27 +63,30 @@ class Registered:
     pixels: float
 
 
-def register(image: np.ndarray, tfp_long: np.ndarray, size, start: Registration | None = None) -> Registered:
+def register(image: np.ndarray, tfp_long: np.ndarray, start: Registration | None = None) -> Registered:
     """The registration of a photograph and the long TFP of its spikes.
 
     Args:
-        image: grey photograph in linear light at the size of the spikes, float ``(h, w)``.
+        image: grey photograph in linear light, float ``(H, W)``, of what the spikes see if they lie on it exactly.
         tfp_long: mean of the spikes over the exposure, float ``(h, w)``.
-        size: (height, width) of the photograph, in whose pixels distances are told.
         start: where to begin; None: as they are.
     """
-    factor = min(1.0, (LARGEST / image.size) ** 0.5)
-    image, seen = (_shrunk(picture, factor) for picture in (image, tfp_long))
-    shape = image.shape
-    start = start or Registration()
-    before = _correlation(image, seen, Registration())
-    best, after = start, _correlation(image, seen, start)
-    for motion, least in WAYS:
-        found = _ecc(image, seen, best, motion, shape)
-        value = _correlation(image, seen, found) if found else -1.0
+    size, factor = image.shape, min(1.0, (LARGEST / tfp_long.size) ** 0.5)
+    shape = tuple(int(extent * factor) for extent in tfp_long.shape)
+    seen, small, fine = (
+        _resized(picture, tuple(times * extent for extent in shape))
+        for picture, times in ((tfp_long, 1), (image, 1), (image, SCALE))
+    )
+    fine = cv2.blur(fine, (SENSOR, SENSOR))
+    before = _correlation(fine, seen, Registration())
+    best = start or Registration()
+    after = _correlation(fine, seen, best)
+    for times, smooth, motion, least in STEPS:
+        found = _ecc(small if times == 1 else fine, seen, best, motion, smooth)
+        value = _correlation(fine, seen, found) if found else -1.0
         if 1 - value < (1 - least) * (1 - after):
             best, after = found, value
-    pixels = best.distance(tuple(size))
+    pixels = best.distance(size)
     clear = after >= ENOUGH and after - before > max(GAINED * (1 - before), LEAST) and _plausible(best)
     return Registered(best, before, after, bool(clear and pixels >= QUARTER), pixels)
 
@@ -82,31 +98,33 @@ def common(registrations: list[Registration]) -> Registration:
     return Registration.of(cv2.getPerspectiveTransform(corners, np.median(moved, axis=0).astype(np.float32)))
 
 
-def _ecc(image, seen, start: Registration, motion: int, shape) -> Registration | None:
-    matrix = start.pixels(shape, shape)
+def _ecc(image, seen, start: Registration, motion: int, smooth: int) -> Registration | None:
+    """What ECC finds; the photograph may be finer than the long TFP if neither is smoothed."""
+    matrix = np.linalg.inv(start.pixels(image.shape, seen.shape))
     matrix = np.float32(matrix / matrix[2, 2])
     matrix = matrix if motion == cv2.MOTION_HOMOGRAPHY else matrix[:2]
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ITERATIONS, PRECISION)
     try:
-        _, matrix = cv2.findTransformECC(image, seen, np.ascontiguousarray(matrix), motion, criteria, None, SMOOTH)
+        _, matrix = cv2.findTransformECC(seen, image, np.ascontiguousarray(matrix), motion, criteria, None, smooth)
     except cv2.error:  # it did not converge
         return None
-    matrix = matrix if motion == cv2.MOTION_HOMOGRAPHY else np.vstack([matrix, [0, 0, 1]])
-    return Registration.from_pixels(matrix, shape, shape) if np.isfinite(matrix).all() else None
+    matrix = np.float64(matrix if motion == cv2.MOTION_HOMOGRAPHY else np.vstack([matrix, [0, 0, 1]]))
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-6:
+        return None
+    return Registration.from_pixels(np.linalg.inv(matrix), image.shape, seen.shape)
 
 
 def _correlation(image, seen, registration: Registration) -> float:
-    """Of both where they overlap, smoothed as ECC does."""
-    height, width = image.shape
-    matrix = registration.pixels(image.shape, image.shape)
-    image, seen = (cv2.GaussianBlur(picture, (SMOOTH, SMOOTH), 0) for picture in (image, seen))
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    moved = cv2.warpPerspective(seen, matrix, (width, height), flags=flags)
-    inside = cv2.warpPerspective(np.ones_like(seen), matrix, (width, height), flags=flags) > 0.999
+    """Of both where they overlap, on the grid of the spikes, smoothed."""
+    height, width = seen.shape
+    matrix = registration.pixels(image.shape, seen.shape)
+    moved, inside = (cv2.warpPerspective(each, matrix, (width, height)) for each in (image, np.ones_like(image)))
+    moved, seen, inside = (cv2.GaussianBlur(each, (SMOOTH, SMOOTH), 0) for each in (moved, seen, inside))
+    inside = inside > 0.999
     inside &= np.pad(np.ones((height - 8, width - 8), bool), 4) if min(height, width) > 32 else True
     if inside.sum() < 64:
         return -1.0
-    a, b = image[inside], moved[inside]
+    a, b = seen[inside], moved[inside]
     spread = float(a.std() * b.std())
     return float(((a - a.mean()) * (b - b.mean())).mean() / spread) if spread > 0 else 0.0
 
@@ -117,9 +135,8 @@ def _plausible(registration: Registration) -> bool:
     return 0.2 < np.linalg.det(matrix[:2, :2]) < 5 and abs(matrix[2, :2]).max() < 0.2
 
 
-def _shrunk(picture: np.ndarray, factor: float) -> np.ndarray:
-    picture = np.asarray(picture, np.float32)
-    if factor == 1:
-        return picture
-    height, width = picture.shape
-    return cv2.resize(picture, (int(width * factor), int(height * factor)), interpolation=cv2.INTER_AREA)
+def _resized(picture: np.ndarray, size) -> np.ndarray:
+    """Of (height, width); shrunk by area."""
+    shrinks = size[0] < picture.shape[0]
+    flags = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(np.asarray(picture, np.float32), size[::-1], interpolation=flags)

@@ -15,11 +15,13 @@ from codes.engine.loader import loader
 from codes.engine.shard import WHOLE, Shard
 from codes.engine.textures import describe_network
 from codes.engine.weights import load_student
+from codes.errors import InputError
 from codes.exposure import EXPOSURE
 from codes.files import recorded, write_json
-from codes.image import to_uint8, write_image
+from codes.image import read_image, to_uint8, write_image
 from codes.making.demo import make_data_set
 from codes.making.options import CapturesConfig, DemoConfig, ResimulateConfig
+from codes.making.photos import SMALLEST_PHOTO
 from codes.sdm import Teacher
 from codes.student import Sight
 from codes.tone import Tone
@@ -58,11 +60,29 @@ def shrunk(image: torch.Tensor, factor: float) -> np.ndarray:
     return to_uint8(small.transpose(2, 0, 1))
 
 
+def refuse_small(captures: SpikeData, factor: float) -> None:
+    """Refuse captures of which none is large enough to be a photograph when it is ``factor`` times smaller."""
+    largest = (0, 0)
+    for path in captures.blur_paths:
+        largest = max(largest, read_image(path).shape[:2], key=min)
+        if round(min(largest) / factor) >= SMALLEST_PHOTO:
+            return
+    most = int(100 * min(largest) / SMALLEST_PHOTO) / 100
+    raise InputError(
+        f"{captures.folder}: the largest image has {largest[0]}x{largest[1]} pixels; a photograph needs "
+        f"{SMALLEST_PHOTO} each way after --shrink {factor:g}: "
+        + (f"give at most --shrink {most:g}" if most >= 1 else "these captures are too small for any")
+    )
+
+
 def write_pictures(cfg: CapturesConfig, folder: Path, shard: Shard = WHOLE) -> list[str]:
     """Deblur the captures at the centre of the exposure and write them small; those that exist stay.
 
     Returns:
         the files' names, of all parts.
+
+    Raises:
+        InputError: none of the captures is large enough, or ``folder`` holds pictures that were made otherwise.
     """
     captures = SpikeData(cfg.base_folder, cfg.data_type, cfg.split, vth=cfg.vth)
     if cfg.tone:
@@ -80,6 +100,7 @@ def write_pictures(cfg: CapturesConfig, folder: Path, shard: Shard = WHOLE) -> l
     about["student"] = describe_network(student) if student else "none: the SDM on 21 frames, bilinear"
     # A tone is recorded where there is one: folders from before know none.
     recorded(folder / "pictures.json", about | {"tone": about.get("tone")}, "choose another --out")
+    refuse_small(captures, cfg.shrink)
     write_json(folder / "pictures.json", about)
     with torch.inference_mode():
         todo = [index for index in shard.of(range(len(names))) if not (folder / names[index]).is_file()]

@@ -147,10 +147,18 @@ class SDMNet(nn.Module):
             ``(B, 3, H, W)``, not clipped.
         """
         seen = self.seen(image[:, :1], spike, spike.amax(dim=(-2, -1)) if brightest is None else brightest)
-        outputs = self.ldn.decode(blur, image[:, 2:], seen, weights).to(blur.dtype)
-        ratio, light, colour = outputs.split((1, 1, 3), dim=1)
-        gate = F.interpolate(image[:, 1:2], scale_factor=4.0, mode="bilinear").to(blur.dtype)
-        return torch.addcmul(blur, blur, ratio).add_(light).addcmul_(colour, gate)
+        return self.sharp(blur, self.gate(image), self.ldn.decode(blur, image[:, 2:], seen, weights))
+
+    @staticmethod
+    def gate(image: torch.Tensor) -> torch.Tensor:
+        """The gate for each pixel, ``(B, 1, H, W)``; ``image`` is of :meth:`encode`."""
+        return F.interpolate(image[:, 1:2], scale_factor=4.0, mode="bilinear")
+
+    @staticmethod
+    def sharp(blur: torch.Tensor, gate: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        """What the network is: blur * (1 + ratio) + light + gate * colour; ``outputs`` are ratio, light and colour."""
+        ratio, light, colour = outputs.to(blur.dtype).split((1, 1, 3), dim=1)
+        return torch.addcmul(blur, blur, ratio).add_(light).addcmul_(colour, gate.to(blur.dtype))
 
     def seen(self, grey: torch.Tensor, spike: torch.Tensor, brightest: torch.Tensor) -> torch.Tensor:
         """What the LDN is given of the spikes: the pyramid, and what the SDM makes of it.
@@ -165,8 +173,9 @@ class SDMNet(nn.Module):
             frames); spans of 7, 21 and 51 frames against the longest, of 21 against the image, less 1 (4); whether the
             stream holds the outermost windows (4); the logarithm of the brightness of one spike (1).
         """
-        spike, grey, brightest = spike.float(), grey.float(), brightest.float()
-        held = (brightest > 0).to(spike)
+        exact = torch.promote_types(spike.dtype, torch.float32)
+        spike, grey, brightest = spike.to(exact), grey.to(exact), brightest.to(exact)
+        held = (brightest > 0).to(exact)
         frames = held[:, None] * self.spans
         frames[..., MIDDLE] = 1  # never nothing to divide by
         with torch.autocast(spike.device.type, enabled=False):
@@ -180,4 +189,4 @@ class SDMNet(nn.Module):
         quantum = brightest[:, MIDDLE - 3 : MIDDLE + 4].amax(dim=1, keepdim=True).clamp(min=0.1).log()
         planes = torch.cat([held[:, :2], held[:, -2:], quantum], dim=1)[..., None, None]
         planes = planes.expand(-1, -1, *spike.shape[-2:])
-        return torch.cat([spike, least, short, long, *ratios, planes], dim=1).clamp(max=BRIGHT)
+        return torch.cat([spike, least, short, long, *ratios, planes], dim=1).clamp_(max=BRIGHT)

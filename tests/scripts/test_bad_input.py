@@ -175,7 +175,7 @@ def reading(script, data, out):
         "scripts/baselines/train_stir.py": options(script, data, out, *small, "--no-perceptual", "--roi_size", 64),
         "scripts/tables.py": ["--base_folder", data, "--out", out, "--methods", "blur", "--workers", 0],
         "scripts/cache_dataset.py": ["--base_folder", data, "--cache", out, "--splits", "test", "--workers", 0],
-        "scripts/resimulate.py": ["--base_folder", data, "--out", out, "--split", "test", "--motion", 1, 2],
+        "scripts/resimulate.py": ["--base_folder", data, "--out", out, "--split", "test", "--shrink", 1],
         "scripts/deblur.py": ["--base_folder", data, "--out", out, "--method", "sdm", "--device", "cpu"],
         CAPTURE: [
             *("--blur", first(data, "blur_data"), "--spike", first(data, "spike_data")),
@@ -605,6 +605,19 @@ def test_damaged_records(script, number, work, tmp_path):
     }[script]
     error = refused_cleanly(tmp_path, f"scripts/{script}.py", "--out", tmp_path / "out", *words)
     assert str(tmp_path / "out") in error
+
+
+@pytest.mark.parametrize("script", ["scripts/resimulate.py", "scripts/make_scenes.py"])
+def test_captures_that_are_too_small_to_be_shrunk(script, copy, tmp_path):
+    argv = ["--base_folder", copy, "--split", "test", "--out", tmp_path / "out"]
+    error = refused(script, *argv)
+    assert "has 64x96 pixels" in error and "give at most --shrink 1" in error
+    assert not (tmp_path / "out").exists()  # the next try may use the same folder
+    for path in copy.glob("test/blur_data/*/*.png"):
+        cv2.imwrite(str(path), np.zeros((48, 64, 3), np.uint8))
+    for path in copy.glob("test/spike_data/*/*.dat"):
+        os.truncate(path, 137 * 12 * 16 // 8)
+    assert "too small for any" in refused(script, *argv)
 
 
 # What looks odd and is not ----------------------------------------------------------

@@ -35,6 +35,7 @@ from codes.files import replacing, write_json
 from codes.image import to_uint8, write_image
 from codes.metrics import compute_img_metric
 from codes.report.figures import magnified
+from codes.report.measuring import synchronize
 from codes.report.page import TFP_LENGTH, Layer, Page, Samples, Section, View, lit, made_by
 from codes.report.parts import Measured, Parts
 from codes.report.plots import run_panels
@@ -363,11 +364,3 @@ def save_pictures(sample: Measured, folder: Path, stem: str):
     size = max(image.shape[:2] for _, _, image in sample.pictures)
     sample.pictures, sample.view = [], View(sample.name, size, [EXPOSURE.centre], layers)
     return panel
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the GPU, so that a clock read next is right."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

@@ -379,18 +379,7 @@ def test_efficiency_by_hand(tmp_path):
 def test_peak_memory_is_the_networks_own(tmp_path):
     """Whatever this process has held before; the LDN's last 16 channels alone take 4.2 MB."""
     held = torch.ones(2**27)
-    call(
-        SCRIPT,
-        "--table",
-        "efficiency",
-        "--size",
-        "512x512",
-        "--methods",
-        "ldn",
-        "--device",
-        held.device,
-        "--out",
-        tmp_path,
-    )
+    words = "--table efficiency --size 512x512 --methods ldn".split()
+    call(SCRIPT, *words, "--device", held.device, "--out", tmp_path)
     (line,) = strict(tmp_path / "efficiency.json")["rows"]
     assert 4 < line["peak memory, MB"] < 200

@@ -31,7 +31,7 @@ from codes.engine.provenance import provenance
 from codes.engine.shard import WHOLE
 from codes.engine.transfer import Transfer
 from codes.errors import InputError
-from codes.files import replacing, write_json
+from codes.files import write_json, write_text
 from codes.image import to_uint8, write_image
 from codes.metrics import compute_img_metric
 from codes.report.figures import magnified
@@ -161,8 +161,7 @@ class Report:
         values = {"samples": self.count, "skipped": self.faults, "ms_per_sample": self.milliseconds, "rows": rows}
         write_json(folder / "results.json", about | values)
         self.table().write(folder, "csv")
-        with replacing(folder / "results.txt") as path:
-            path.write_text("\n".join(self.lines()) + "\n", encoding="utf-8")
+        write_text(folder / "results.txt", "\n".join(self.lines()) + "\n")
 
 
 def measure(row: Row, metric: str, convention: str, lpips=None) -> float:

@@ -475,7 +475,6 @@ WRONG = {  # script and words, {out} must not come into being
     "an exposure backwards": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --exposure 99:3",
     "an exposure too long": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --exposure 3:999",
     "no frames": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --frames 0",
-    "too many frames": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --frames 98",
     "a frame outside": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --frames 3,400 --method sdm",
     "a crop of nothing": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --crop 0,0,0,0 --method sdm",
     "a crop outside": "scripts/deblur.py --blur {image} --spike {stream} --out {out} --crop 999,0,64,96 --method sdm",

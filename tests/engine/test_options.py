@@ -89,8 +89,9 @@ def test_paths_are_expanded_from_flags_and_from_yaml(tmp_path, monkeypatch):
 
 
 def test_empty_files_and_those_of_other_editors(tmp_path):
-    (tmp_path / "c.yml").write_text("# rate: 1e-1\n")
-    assert parse_config(Small, ["--config", str(tmp_path / "c.yml")]) == parse_config(Small, [])
+    for text in ("", "\n", "# rate: 1e-1\n", "{}"):
+        (tmp_path / "c.yml").write_text(text)
+        assert parse_config(Small, ["--config", str(tmp_path / "c.yml")]) == parse_config(Small, [])
     (tmp_path / "c.yml").write_bytes(b"\xef\xbb\xbfrate: 0.25\r\nkind: b\r\n")  # byte order mark, Windows line ends
     cfg = parse_config(Small, ["--config", str(tmp_path / "c.yml")])
     assert (cfg.rate, cfg.kind) == (0.25, "b")

@@ -346,13 +346,6 @@ def test_scripts_read_yaml(script, tmp_path):
     assert "c.yml:2" in refused_cleanly(tmp_path, script, "--config", tmp_path / "c.yml")
 
 
-@pytest.mark.parametrize("text", ["", "\n", "# lr: 1\n", "{}"])
-def test_yaml_without_options_is_as_none(text, tmp_path):
-    (tmp_path / "c.yml").write_text(text)
-    argv = ["--config", tmp_path / "c.yml", "--base_folder", tmp_path / "none"]
-    assert "no data set" in refused_cleanly(tmp_path, "train_sr.py", *argv)
-
-
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(path.name), lambda path: None])
 def test_no_yaml(make, tmp_path):
     make(tmp_path / "c.yml")

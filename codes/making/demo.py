@@ -38,10 +38,10 @@ def make_data_set(cfg: DemoConfig) -> None:
         options["cutouts"] = {split: {name: checksums[name] for name in shared[split]} for split in SPLITS}
         cutouts = {split: [pictures[name] for name in shared[split]] for split in SPLITS}
     paths = {split: [files[name] for name in photos[split]] for split in SPLITS}
-    scenes = {"size": cfg.size, "motion": cfg.motion, "max_foregrounds": cfg.foregrounds, "seed": cfg.seed}
-    sensor = {"vth": cfg.vth, "noise": cfg.noise}
+    drawn: dict = {"size": cfg.size, "motion": cfg.motion, "max_foregrounds": cfg.foregrounds, "seed": cfg.seed}
+    drawn |= {"vth": cfg.vth, "noise": cfg.noise}
     samples = [
-        draw_sample(split, i, paths[split], cutouts=cutouts[split], **scenes, **sensor)
+        draw_sample(split, i, paths[split], cutouts=cutouts[split], **drawn)
         for split in SPLITS
         for i in range(wanted[split])
     ]

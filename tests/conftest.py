@@ -198,6 +198,12 @@ def checkpoints(tmp_path_factory):
     return folder
 
 
+def paths_of(checkpoints, *flags):
+    """--bsn_path, --sr_path, --deblur_path of these weights, or some of them."""
+    files = {"bsn": "BSN_1000", "sr": "SR_70", "deblur": "DeblurNet_100"}
+    return [word for flag in flags or files for word in (f"--{flag}_path", checkpoints / f"{files[flag]}.pth")]
+
+
 @pytest.fixture(params=["plain", "fast"])
 def form(request):
     """Brings a network to a form."""

@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from codes.engine.weights import Weights
 from scripts.tables import TablesConfig, thresholds
-from tests.conftest import call, refused
+from tests.conftest import call, paths_of, refused
 
 pytestmark = pytest.mark.slow
 
@@ -269,17 +269,15 @@ def test_a_still_and_a_black_capture_have_figures(copy, tmp_path, checkpoints):
     assert row(table, "Blur")["PSNR, Vth 1"] == 100 and "100.00" in printed and "at most 100 dB" in printed
     name = f"{black[0]}/{black[1]:0{black[2]}}"
     assert table["per_sample"]["1"]["SDM, raw TFP (21, bilinear)"][name] == {"psnr": 100, "ssim": 1}
-    weights = {"bsn": "BSN_1000", "sr": "SR_70", "deblur": "DeblurNet_100"}
     argv = ["--base_folder", copy, "--save_folder", tmp_path, "--workers", 0, "--device", "cpu"]
-    argv += [word for kind, file in weights.items() for word in (f"--{kind}_path", checkpoints / f"{file}.pth")]
-    call("train_deblur.py", "--test_mode", *argv)
+    call("train_deblur.py", "--test_mode", *argv, *paths_of(checkpoints))
     folder = tmp_path / "test" / "test_mode"
     assert strict(folder / "results.json")["rows"]["Blur"]["psnr"] == 100
     assert "Blur: ssim: 1.000  psnr: 100.000" in (folder / "results.txt").read_text()
 
 
 def test_ablation(tiny, tmp_path, checkpoints):
-    given = ["--deblur_path", checkpoints / "DeblurNet_100.pth", "--bsn_path", checkpoints / "BSN_1000.pth"]
+    given = paths_of(checkpoints, "deblur", "bsn")
     table, printed = make(tiny, tmp_path, *given, table="ablation")
     steps = ["SDM (raw TFP)", "+ BSN", "+ SR: the teacher", "+ LDN"]
     assert [each["Method"] for each in table["rows"]][:4] == steps

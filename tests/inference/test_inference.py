@@ -319,37 +319,17 @@ def test_mistakes_in_one_line(pair, tmp_path):
     assert "give --blur and --spike" in refused("scripts/deblur.py")
 
 
-@pytest.mark.slow
-def test_captures_in_rsb_layout_are_deblurred_and_fine_tuned_on(tmp_path, checkpoints):
+def test_captures_in_rsb_layout(tmp_path):
     """JPEG images of 100x160, spikes of 25x40, no sharp images, no splits."""
     root = tmp_path / "RSB"
     for number in (1, 2):
         image = scene(100, 160, number)
         write_image(root / "blur_data" / "Board-L" / f"{number}.jpg", image)
         write_dat(root / "spike_data" / "Board-L" / f"{number}.dat", spikes_of(image))
-    real = ["--base_folder", root, "--data_type", "real"]
-    call("scripts/deblur.py", *real, "--out", tmp_path / "before", "--frames", 1)
-    assert read_image(tmp_path / "before" / "Board-L" / "1" / "068.png").shape == (100, 160, 3)
-    run = ["--save_folder", tmp_path / "exp", "--exp_name", "own", "--max_steps", 1, "--workers", 0, "--roi_size", 32]
-    for script, name in (("train_bsn.py", "BSN"), ("train_sr.py", "SR")):
-        file = next(checkpoints.glob(f"{name}_*.pth"))
-        more = ["--save_folder", tmp_path / name, "--init_path", file]
-        call(script, *real, *run, *more, "--lr", "1e-4", "--no-clip_output", "--bs", 1)
-        before, after = (
-            torch.load(path, weights_only=True) for path in (file, tmp_path / name / f"own/ckpts/{name}_last.pth")
-        )
-        assert 0 < max((after[key] - before[key]).abs().max().item() for key in before) < 2e-4  # one step of Adam
-    weights = ["--bsn_path", checkpoints / "BSN_1000.pth", "--sr_path", checkpoints / "SR_70.pth"]
-    tuning = ["--init_path", checkpoints / "DeblurNet_100.pth", "--tea_loss", "l1", "--bs", 2, "--roi_size", 32]
-    run = ["--save_folder", tmp_path / "exp", "--exp_name", "own", "--max_steps", 2, "--workers", 0]
-    call("train_deblur.py", *real, *weights, *tuning, *run)
-    tuned = tmp_path / "exp" / "own" / "ckpts" / "DeblurNet_last.pth"
-    before = torch.load(checkpoints / "DeblurNet_100.pth", weights_only=True)
-    after = torch.load(tuned, weights_only=True)
-    moved = max((after[key] - before[key]).abs().max().item() for key in before)
-    assert 0 < moved < 0.01  # two steps of Adam away from what it began with
-    call("scripts/deblur.py", *real, "--out", tmp_path / "after", "--frames", 1, "--deblur_path", tuned)
-    assert (tmp_path / "after" / "Board-L" / "2" / "comparison.png").is_file()
+    argv = ["--base_folder", root, "--data_type", "real", "--out", tmp_path / "o", "--frames", 1]
+    call("scripts/deblur.py", *argv)
+    assert read_image(tmp_path / "o" / "Board-L" / "1" / "068.png").shape == (100, 160, 3)
+    assert (tmp_path / "o" / "Board-L" / "2" / "comparison.png").is_file()
 
 
 def test_a_stream_whose_sides_are_no_multiples_of_4(tmp_path):

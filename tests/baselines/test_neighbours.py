@@ -12,11 +12,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from codes.baselines.adapters import (
-    VGGDistance,
-    spkdeblurnet_loss,
-    stir_loss,
-)
+from codes.baselines.adapters import VGGDistance, spkdeblurnet_loss, stir_loss
 from codes.baselines.channel_attention import channel_attention
 from codes.baselines.san_model import SAN, DeformableConvolution, ImplicitFusion
 from codes.baselines.spkdeblurnet_model import SpkDeblurNet, padded, shift_mask

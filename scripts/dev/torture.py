@@ -29,11 +29,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -71,6 +72,12 @@ KILLED = {
 }
 LARGE_DATA = "scripts/make_demo_data.py --out {here}/data --size 360x640 --train 30 --test 10 --workers 2"
 """Of data_cache: so large that writing them takes time."""
+DISTURBED = {  # what befalls a run, and what mends it
+    "full_disk": ("true", "rm {run}/filler"),
+    "read_only": ("mount --bind -o ro {run}/test {run}/test", "umount -l {run}/test"),
+    "lost_data": ("mv {here}/GOPRO {here}/elsewhere", "mv {here}/elsewhere {here}/GOPRO"),
+    "bad_sample": ("truncate -s 900 {here}/GOPRO/train/blur_data/0001_*/*.png", "cp -r {data}/. {here}/GOPRO"),
+}
 OWN = ("state.pth", "config.yml", "opt.txt")
 """Files of a run folder that an interruption may change, or that name the folder."""
 LIMIT = 300.0
@@ -255,9 +262,14 @@ class Trial:
     skipped: str = ""
     children: list[Child] = field(default_factory=list)
 
+    def places(self, run: Path) -> dict[str, Path]:
+        """What stands for the folders in a command of the tables."""
+        return {"data": self.data, "here": self.folder, "run": run}
+
     def start(self, line: str, run: Path, data: Path | None = None) -> Child:
         """Start a command of the table."""
-        words = [word.format(data=data or self.data, here=self.folder, run=run) for word in line.split()]
+        places = self.places(run) | ({"data": data} if data else {})
+        words = [word.format(**places) for word in line.split()]
         self.commands.append("python " + " ".join(words))
         self.children.append(Child(words, self.folder / f"stderr{len(self.children)}.txt"))
         return self.children[-1]
@@ -361,113 +373,75 @@ def draw_video(folder: Path) -> None:
             cv2.imwrite(str(folder / sequence / f"{index:06}.png"), picture[:, 2 * index : 2 * index + 96])
 
 
-def resume_after(trial: Trial, spoil) -> None:
-    """Training starts, something goes wrong, the process must end with one line; mended, the run must end as ever.
+def shell(trial: Trial, line: str, run: Path) -> None:
+    """Run a command of the system, which must succeed."""
+    line = line.format(**{key: quote(str(path)) for key, path in trial.places(run).items()})
+    subprocess.run(line, shell=True, check=True, capture_output=True, text=True)
 
-    Args:
-        spoil: a context manager of the trial, the disturbed run's folder and its process; all is right again after it.
-    """
+
+def resume_after(trial: Trial, name: str) -> None:
+    """Training starts, something goes wrong, the process must end with one line; mended, the run must end as ever."""
+    spoil, mend = DISTURBED[name]
     data = shutil.copytree(trial.data, trial.folder / "GOPRO")
     line, steps = DEBLUR + " --max_steps 240 --eval_every 20", 240
     whole, folder = trial.folder / "undisturbed", trial.folder / "disturbed"
+    folder.mkdir(exist_ok=True)
     trial.succeed(trial.start(line, whole, data))
     child = trial.start(line, folder, data)
     if not child.until(lambda: trained(folder) >= 30):
         trial.faults.append(f"it ended before it was disturbed: {child.said[-300:]}")
         return
-    with spoil(trial, folder, child):
-        begun, step = time.monotonic(), trained(folder)
-        child.until(pause=0.05)
-        trial.measured["seconds until it gave up"] = round(time.monotonic() - begun, 1)
-        trial.measured["what it said"] = child.said[-300:]
-        trial.faults += bad_ending(child.returncode, child.said)
-        if rest := child.survivors():
-            trial.faults.append(f"{len(rest)} loader processes outlived it")
-        try:
-            saved = torch.load(folder / "test" / "ckpts" / "state.pth", map_location="cpu", weights_only=True)["step"]
-        except Exception as error:  # whatever torch raises, the state is not intact
-            trial.faults.append(f"state.pth cannot be loaded: {type(error).__name__} {error}")
-        else:
-            trial.measured["disturbed at step / state.pth of step"] = f"{step} / {saved}"
-            if not step - 2 <= saved < steps:
-                trial.faults.append(f"state.pth is of step {saved}, disturbed at step {step}")
-        trial.faults += left_in(folder) if spoil is not read_only else []  # where nothing can be removed
+    shell(trial, spoil, folder)
+    try:
+        give_up(trial, name, folder, child, steps)
+    finally:
+        shell(trial, mend, folder)
     trial.succeed(trial.start(line, folder, data))
     trial.faults += differences(whole, folder)
 
 
-@contextmanager
-def mounted(*words) -> Iterator[None]:
-    """Mount, and unmount afterwards; the last word is the folder."""
-    subprocess.run(["mount", *map(str, words)], check=True, capture_output=True, text=True)
+def give_up(trial: Trial, name: str, folder: Path, child: Child, steps: int) -> None:
+    """Wait for the end of a disturbed run, which must say why, and leave its last state and nothing half-written."""
+    begun, step = time.monotonic(), trained(folder)
+    if name == "full_disk":
+        child.until(fill(folder))
+        trial.measured["free bytes at its end"] = shutil.disk_usage(folder).free
+    child.until()
+    trial.measured["seconds until it gave up"] = round(time.monotonic() - begun, 1)
+    trial.measured["what it said"] = child.said[-300:]
+    trial.faults += bad_ending(child.returncode, child.said)
+    if rest := child.survivors():
+        trial.faults.append(f"{len(rest)} loader processes outlived it")
     try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(words[-1])], check=True, capture_output=True, text=True)
+        saved = torch.load(folder / "test" / "ckpts" / "state.pth", map_location="cpu", weights_only=True)["step"]
+    except Exception as error:  # whatever torch raises, the state is not intact
+        trial.faults.append(f"state.pth cannot be loaded: {type(error).__name__} {error}")
+    else:
+        trial.measured["disturbed at step / state.pth of step"] = f"{step} / {saved}"
+        if not step - 2 <= saved < steps:
+            trial.faults.append(f"state.pth is of step {saved}, disturbed at step {step}")
+    trial.faults += left_in(folder) if name != "read_only" else []  # where nothing can be removed
 
 
-def may_mount(folder: Path) -> bool:
-    """Whether this process may."""
-    try:
-        with mounted("-t", "tmpfs", "tmpfs", folder):
-            return True
-    except (OSError, subprocess.CalledProcessError):
-        return False
+def fill(folder: Path) -> Callable[[], None]:
+    """What fills a disk by and by, also the room that is freed on it."""
+
+    def more() -> None:
+        with suppress(OSError), open(folder / "filler", "ab", buffering=0) as file:
+            file.write(bytes(2**18))
+
+    return more
 
 
 def full_disk(trial: Trial) -> None:
     """The disk is full: the run folder lies on a small one."""
-    (trial.folder / "disturbed").mkdir()
-    with mounted("-t", "tmpfs", "-o", "size=24m", "tmpfs", trial.folder / "disturbed"):
-        resume_after(trial, filled_up)
-
-
-@contextmanager
-def filled_up(trial, folder, child):
-    """The disk is filled until the process ends."""
-    with open(folder / "filler", "wb", buffering=0) as file:
-
-        def fill() -> None:
-            with suppress(OSError):
-                file.write(bytes(2**16))
-
-        child.until(fill, 0.002)
-    trial.measured["free bytes at its end"] = shutil.disk_usage(folder).free
-    yield
-    (folder / "filler").unlink()
-
-
-@contextmanager
-def read_only(_trial, folder, _child):
-    """The run folder becomes read-only."""
-    run = folder / "test"
-    # Over the folder, since a disk with open files cannot be made read-only; busy while a file is being written.
-    for _ in range(200):
-        with suppress(subprocess.CalledProcessError), mounted("--bind", "-o", "ro", run, run):
-            if os.statvfs(run).f_flag & os.ST_RDONLY:
-                yield
-                return
-        time.sleep(0.01)
-    raise OSError("the folder cannot be made read-only")
-
-
-@contextmanager
-def lost_data(trial, _folder, _child):
-    """The data set vanishes."""
-    data = trial.folder / "GOPRO"
-    data.rename(data.with_name("elsewhere"))
-    yield
-    data.with_name("elsewhere").rename(data)
-
-
-@contextmanager
-def bad_sample(trial, _folder, _child):
-    """A picture is overwritten by something else."""
-    picture = sorted(trial.folder.glob("GOPRO/train/blur_data/*/*.png"))[1]
-    content = picture.read_bytes()
-    picture.write_bytes(content[: len(content) // 3])
-    yield
-    picture.write_bytes(content)
+    folder = trial.folder / "disturbed"
+    folder.mkdir()
+    shell(trial, "mount -t tmpfs -o size=24m tmpfs {run}", folder)
+    try:
+        resume_after(trial, "full_disk")
+    finally:
+        shell(trial, "umount -l {run}", folder)
 
 
 def two_processes(trial: Trial) -> None:
@@ -586,8 +560,8 @@ def determinism(trial: Trial) -> None:
 
 TRIALS: dict[str, Callable[[Trial], None]] = {
     **{name: partial(kill, name=name) for name in KILLED},
+    **{name: partial(resume_after, name=name) for name in DISTURBED},
     "full_disk": full_disk,
-    **{spoil.__name__: partial(resume_after, spoil=spoil) for spoil in (read_only, lost_data, bad_sample)},
     **{run.__name__: run for run in (two_processes, long_run, orphans, determinism)},
 }
 
@@ -604,7 +578,7 @@ def run_trial(name: str, out: Path, cfg: "TortureConfig") -> dict:
     trial = Trial(folder, out / "work" / "GOPRO", cfg.kills, cfg.steps, moments)
     begun = time.monotonic()
     try:
-        if name in ("full_disk", "read_only") and not may_mount(folder):
+        if name in ("full_disk", "read_only") and os.geteuid() != 0:
             trial.skipped = "only root can mount, which this needs"
         else:
             TRIALS[name](trial)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from codes.errors import InputError
-from codes.files import replacing
+from codes.files import write_json
 from codes.tone import Tone
 
 CORNERS = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.float64)
@@ -113,9 +113,7 @@ class Camera:
     def write(self, path) -> None:
         """To a file."""
         rows = np.array(self.registration.matrix).reshape(3, 3).tolist()
-        with replacing(path) as temporary:
-            text = json.dumps({"photo_to_spikes": rows, "tone": self.tone.name}, indent=1)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json(path, {"photo_to_spikes": rows, "tone": self.tone.name})
 
     def on_spikes(self, image: np.ndarray) -> np.ndarray:
         """A photograph brought onto the spikes' grid at its own size, uint8 ``(H, W, 3)``; itself if it lies there."""

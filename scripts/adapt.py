@@ -30,8 +30,8 @@ def look(cfg: AdaptConfig, pairs, reading, deblurrer) -> dict:
     """Check and deblur all captures, write the small pictures; what was found, for adapt.json."""
     from codes.inference.captures import sound
     from codes.inference.withheld import deblurred, observed
-    from codes.making.draws import write_picture
     from codes.making.estimate import SensorEstimate
+    from codes.making.scenes import write_picture
 
     before, pictures, left_out, captures = {}, [], {}, []
     for name, capture in sound(pairs, reading, left_out):
@@ -79,8 +79,9 @@ def main(argv: list[str] | None = None) -> None:
     from codes.inference import Deblurrer
     from codes.inference.captures import find_pairs
     from codes.inference.opening import Reading
-    from codes.making.draws import Draws, render, write_record
+    from codes.making.draws import Draws
     from codes.making.estimate import SensorEstimate
+    from codes.making.scenes import render, write_record
 
     init = cfg.init_path or Weights().path("sdmnet")
     student = load_student(init)

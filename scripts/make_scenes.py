@@ -25,7 +25,7 @@ from codes.making.options import ScenesConfig
 def main(argv: list[str] | None = None) -> None:
     """Deblur, shrink, render."""
     cfg = parse_config(ScenesConfig, argv, __doc__)
-    from codes.making.draws import make_scenes
+    from codes.making.scenes import make_scenes
 
     make_scenes(cfg)
 

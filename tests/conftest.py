@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import multiprocessing
 import os
 import runpy
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from codes.engine.checkpoint import save
+from codes.fast import quicken
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
@@ -156,6 +158,22 @@ def _serve(pipe, env, setup, script, argv):
         pipe.send((1, "", traceback.format_exc()))
 
 
+def records(folder, kind=""):
+    """What the run 'test' in a folder has logged, all or of one kind."""
+    lines = (folder / "test" / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == (kind or record["kind"])]
+
+
+def weights(folder, script):
+    """The last weights of the run 'test' in a folder."""
+    return torch.load(folder / "test" / "ckpts" / f"{STAGES[script]}_last.pth", weights_only=True)
+
+
+def same(one, two):
+    """Whether two state dicts hold the same tensors."""
+    return all(torch.equal(value, two[key]) for key, value in one.items())
+
+
 def refused(script, *argv):
     """A script called with a mistake: one line that names the script, and exit code 2."""
     _, err = call(script, *argv, code=2)
@@ -166,21 +184,8 @@ def refused(script, *argv):
 def options(script, data, folder, *more):
     """Options of a tiny training run."""
     extra = ["--teacher", "sdm", "--tea_loss", "l1"] if script == "train_deblur.py" else []
-    base = [
-        "--base_folder",
-        data,
-        "--save_folder",
-        folder,
-        "--roi_size",
-        32,
-        "--bs",
-        2,
-        "--workers",
-        0,
-        "--device",
-        "cpu",
-    ]
-    return [*base, *extra, *more]
+    sizes = ["--roi_size", 32, "--bs", 2, "--workers", 0, "--device", "cpu"]
+    return ["--base_folder", data, "--save_folder", folder, *sizes, *extra, *more]
 
 
 @pytest.fixture(scope="session")
@@ -191,6 +196,26 @@ def checkpoints(tmp_path_factory):
     for name, network in (("BSN_1000", BSN()), ("SR_70", EDSR()), ("DeblurNet_100", Deblur_Net())):
         save(network.state_dict(), folder / f"{name}.pth")
     return folder
+
+
+def paths_of(checkpoints, *flags):
+    """--bsn_path, --sr_path, --deblur_path of these weights, or some of them."""
+    files = {"bsn": "BSN_1000", "sr": "SR_70", "deblur": "DeblurNet_100"}
+    return [word for flag in flags or files for word in (f"--{flag}_path", checkpoints / f"{files[flag]}.pth")]
+
+
+@pytest.fixture(params=["plain", "fast"])
+def form(request):
+    """Brings a network to a form."""
+    return lambda network: quicken(network, torch.device("cpu" if request.param == "fast" else "meta"))
+
+
+@pytest.fixture(scope="session")
+def larger(tmp_path_factory):
+    """3 training and 2 test samples of 96x128 pixels, at Vth 1 and 2, for networks that need more; read only."""
+    root = tmp_path_factory.mktemp("data") / "GOPRO"
+    call("scripts/make_demo_data.py", "--out", root, *"--size 96x128 --train 3 --test 2 --vth 1 2".split())
+    return root
 
 
 @pytest.fixture(scope="session")

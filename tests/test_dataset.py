@@ -1,5 +1,6 @@
 import shutil
 import unicodedata
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from codes.dataset import SpikeData
-from codes.engine.loader import BatchPlan, loader
+from codes.engine.loader import BatchPlan
 from codes.image import read_image
 from codes.spike import read_dat, write_dat
 from tests.conftest import call
@@ -103,58 +104,39 @@ def test_real_captures(splits, tiny, tmp_path):
     assert data[0]["blur"].shape == (3, 64, 96)
 
 
-def spoil_truncated(root):
-    path = paths(root)[0][1]
+def cut(path):
     path.write_bytes(path.read_bytes()[:-100])
-    return path.name + r" holds 6476 bytes; 137 frames of 16x24 .* are 6576: truncated"
 
 
-def spoil_other_size(root):
-    path = paths(root)[0][0]
-    write_dat(path, np.zeros((137, 32, 48)))
-    return "137 frames of 16x24 .* are 6576: truncated, or not made for this image"
+SPOILED = {  # which file of the training split, what becomes of it, and what is said
+    "truncated": ("spike", 0, cut, r"000019.dat holds 6476 bytes; 137 frames of 16x24 .* are 6576: truncated"),
+    "other size": (
+        *("spike", 0, lambda path: write_dat(path, np.zeros((137, 32, 48)))),
+        "137 frames of 16x24 .* are 6576: truncated, or not made for this image",
+    ),
+    "no image": ("blur", 2, Path.unlink, "the sample .*/000019 has no blur_data"),
+    "unreadable": ("blur", 0, lambda path: path.write_bytes(b"no"), "000019.png is no image that can be decoded"),
+    "odd size": (
+        *("blur", 0, lambda path: cv2.imwrite(str(path), np.zeros((66, 96, 3), np.uint8))),
+        "is 66x96; both sides must be multiples of 4",
+    ),
+    "empty": (
+        *("spike", 0, lambda path: [shutil.rmtree(folder) for folder in path.parents[1].iterdir()]),
+        r"no samples: .*spike_data holds no \*/\*.dat files; expected .*<sequence>/<frame>.dat",
+    ),
+    "no split": (
+        *("spike", 0, lambda path: shutil.rmtree(path.parents[2])),
+        "no split 'train': the folder .* does not exist; .* holds demo_data.json, test",
+    ),
+    "no data": ("spike", 0, lambda path: shutil.rmtree(path.parents[3]), "no data set: the folder .* does not exist"),
+}
 
 
-def spoil_missing_png(root):
-    path = paths(root)[1][2]
-    path.unlink()
-    return f"the sample {path.parent.name}/000019 has no blur_data"
-
-
-def spoil_unreadable_png(root):
-    path = paths(root)[1][0]
-    path.write_bytes(b"no image")
-    return "000019.png is no image that can be decoded"
-
-
-def spoil_odd_size(root):
-    path = paths(root)[1][0]
-    cv2.imwrite(str(path), np.zeros((66, 96, 3), np.uint8))
-    return "is 66x96; both sides must be multiples of 4"
-
-
-def spoil_empty(root):
-    shutil.rmtree(root / "train" / "spike_data")
-    (root / "train" / "spike_data").mkdir()
-    return r"no samples: .*spike_data holds no \*/\*.dat files; expected .*<sequence>/<frame>.dat"
-
-
-def spoil_split(root):
-    shutil.rmtree(root / "train")
-    return "no split 'train': the folder .* does not exist; .* holds demo_data.json, test"
-
-
-def spoil_all(root):
-    shutil.rmtree(root)
-    return "no data set: the folder .* does not exist"
-
-
-SPOILED = [value for name, value in list(globals().items()) if name.startswith("spoil_")]
-
-
-@pytest.mark.parametrize("spoil", SPOILED)
-def test_bad_data_are_named_at_start(spoil, copy):
-    with pytest.raises((ValueError, OSError), match=spoil(copy)):
+@pytest.mark.parametrize("name", SPOILED)
+def test_bad_data_are_named_at_start(name, copy):
+    kind, number, spoil, words = SPOILED[name]
+    spoil(paths(copy)[("spike", "blur").index(kind)][number])
+    with pytest.raises((ValueError, OSError), match=words):
         SpikeData(copy, "GOPRO", "train")
 
 
@@ -185,15 +167,6 @@ def test_plan_is_a_permutation_an_epoch_and_can_be_joined_anywhere():
         assert sorted(items) == [(index, epoch) for index in range(10)]
     assert [i for i, _ in first[0]] != [i for i, _ in first[3]]
     assert batches(4, first_epoch=1, first_batch=2) == first[5:9]
-
-
-def test_loader_processes_do_not_change_the_batches(tiny):
-    data = SpikeData(tiny, "GOPRO", "train", use_roi=True, roi_size=32)
-    runs = []
-    for workers in (0, 2):
-        source = iter(loader(data, BatchPlan(3, 2, seed=0), workers))
-        runs.append([next(source)["blur"] for _ in range(4)])
-    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
 @pytest.fixture(scope="module")

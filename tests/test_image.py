@@ -37,26 +37,10 @@ def test_files_keep_every_value_and_the_colour_order(tmp_path):
     assert to_float(image).dtype == np.float32 and to_float(image).shape == (3, 8, 12)
 
 
-@pytest.mark.parametrize("kind", ["grey", "alpha", "deep"])
-def test_other_kinds_of_picture_become_three_bytes(kind, tmp_path):
-    image = np.full((4, 4, 3), 100, np.uint8)
-    stored = {"grey": image[..., 0], "alpha": np.dstack([image, image[..., :1]]), "deep": image.astype(np.uint16) * 257}
-    cv2.imwrite(str(tmp_path / "a.png"), stored[kind])
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
-
-
 def test_to_uint8_clips_rounds_and_spreads_grey():
     values = torch.tensor([[[-1.0, 0.5, 2.0, float("nan"), 1.4 / 255, 1.6 / 255]]])
     np.testing.assert_array_equal(to_uint8(values)[0, :, 0], [0, 128, 255, 0, 1, 2])
     assert to_uint8(values).shape == (1, 6, 3) and (np.ptp(to_uint8(values), axis=2) == 0).all()
-
-
-def test_no_image(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n no")
-    with pytest.raises(ValueError, match="a.png is no image that can be decoded"):
-        read_image(tmp_path / "a.png")
-    with pytest.raises(FileNotFoundError):
-        read_image(tmp_path / "b.png")
 
 
 def test_grid_places_enlarged_cells_in_reading_order():

@@ -3,7 +3,6 @@
 import ast
 import dataclasses
 import importlib
-import json
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from codes.engine.options import parse_config
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
-from tests.conftest import ROOT, STAGES, call, options, refused
+from tests.conftest import ROOT, STAGES, call, options, records, refused, same, weights
 
 pytestmark = pytest.mark.slow
 
@@ -30,19 +29,6 @@ LINES = {"train_bsn.py": 130, "train_sr.py": 130, "train_deblur.py": 150}
 def config(script):
     module = importlib.import_module(script.removesuffix(".py"))
     return next(value for name, value in vars(module).items() if name.endswith("Config") and name != "Config")
-
-
-def weights(folder, script):
-    return torch.load(folder / "test" / "ckpts" / f"{STAGES[script]}_last.pth", weights_only=True)
-
-
-def records(folder, kind="train"):
-    lines = (folder / "test" / "metrics.jsonl").read_text().splitlines()
-    return [record for record in map(json.loads, lines) if record["kind"] == kind]
-
-
-def same(one, two):
-    return all(torch.equal(value, two[key]) for key, value in one.items())
 
 
 @pytest.mark.parametrize("script", STAGES)
@@ -70,7 +56,7 @@ def test_learning(script, tiny, tmp_path):
     steps = {"train_bsn.py": 150, "train_sr.py": 60, "train_deblur.py": 60}[script]
     more = ["--max_steps", steps, "--eval_every", 0, "--log_every", 5, "--lr", 1e-3, "--no-clip_output"]
     call(script, *options(script, tiny, tmp_path, *more))
-    losses = [record["loss"] for record in records(tmp_path)]
+    losses = [record["loss"] for record in records(tmp_path, "train")]
     assert np.mean(losses[-3:]) < 0.35 * losses[0]
 
 
@@ -84,7 +70,9 @@ def test_interrupted_equals_uninterrupted(script, tiny, tmp_path):
     for steps in (cut, whole):
         call(script, *options(script, tiny, tmp_path / "cut", *more, steps))
     assert same(weights(tmp_path / "whole", script), weights(tmp_path / "cut", script))
-    assert [r["loss"] for r in records(tmp_path / "whole")] == [r["loss"] for r in records(tmp_path / "cut")]
+    assert [r["loss"] for r in records(tmp_path / "whole", "train")] == [
+        r["loss"] for r in records(tmp_path / "cut", "train")
+    ]
 
 
 @pytest.mark.parametrize("script", STAGES)
@@ -144,7 +132,7 @@ def test_bf16_losses_are_those_of_fp32(tiny, tmp_path):
     for precision in ("fp32", "bf16"):
         more = ["--max_steps", 1, "--eval_every", 0, "--log_every", 1, "--tea_loss", "ssim", "--precision", precision]
         call("train_deblur.py", *options("train_deblur.py", tiny, tmp_path / precision, *more))
-        first[precision] = records(tmp_path / precision)[0]
+        first[precision] = records(tmp_path / precision, "train")[0]
     for key in ("loss", "tea", "reblur"):
         assert first["bf16"][key] == pytest.approx(first["fp32"][key], rel=0.02)
 

@@ -4,16 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from codes.spike import (
-    EXPOSURE,
-    ExposureWindow,
-    read_dat,
-    spike_window,
-    tfi,
-    tfp,
-    window,
-    write_dat,
-)
+from codes.spike import EXPOSURE, ExposureWindow, read_dat, spike_window, tfi, tfp, window, write_dat
 
 
 def brute_read(path, height, width):

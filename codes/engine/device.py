@@ -42,20 +42,17 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def keep_memory(keep: bool = True) -> None:
+def keep_memory() -> None:
     """Let the C library reuse the memory of freed tensors instead of giving it back to the system.
 
     Fresh memory comes in pages that the system clears one by one, which can take longer than the operation that
     fills them. glibc only; nothing elsewhere. The memory is given back when the process ends.
-
-    Args:
-        keep: False goes back to what glibc does by itself, which keeps 64 MB.
     """
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError, OSError):
             mallopt = ctypes.CDLL(None).mallopt
-            mallopt(-4, 0 if keep else 2**16)  # M_MMAP_MAX: blocks that come from the system, and go back to it
-            mallopt(-1, 2**31 - 1 if keep else 2**26)  # M_TRIM_THRESHOLD: free memory that is kept
+            mallopt(-4, 0)  # M_MMAP_MAX: blocks that come from the system, and go back to it
+            mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: free memory that is kept
 
 
 def be_deterministic() -> None:

@@ -172,14 +172,14 @@ class Config(Common):
 class CropsConfig(Config):
     """What the recipes on known sharp frames share: a number of steps on small crops."""
 
-    bs: int = option(8, "batch size; with torchrun, of each rank", low=1, group="official")
-    roi_size: int = option(128, "side of the training crop in image pixels", low=16, group="official")
-    lr: float = option(2e-3, "largest learning rate of Adam", low=0, group="official")
-    max_steps: int = option(20_000, "optimiser steps", low=1, group="run", recipe=False)
-    lr_schedule: Literal["onecycle", "cosine", "constant"] = option(
-        "onecycle", "learning rate over time; onecycle and cosine end at 0 with the last step", group="beyond"
+    bs: int = official(8, "batch size; with torchrun, of each rank", low=1)
+    roi_size: int = official(128, "side of the training crop in image pixels", low=16)
+    lr: float = official(2e-3, "largest learning rate of Adam", low=0)
+    max_steps: int = run(20_000, "optimiser steps", low=1)
+    lr_schedule: Literal["onecycle", "cosine", "constant"] = beyond(
+        "onecycle", "learning rate over time; onecycle and cosine end at 0 with the last step"
     )
-    grad_clip: float = option(1.0, "largest gradient norm (0: no limit)", low=0, group="beyond")
+    grad_clip: float = beyond(1.0, "largest gradient norm (0: no limit)", low=0)
 
     def __post_init__(self):
         refuse_idle(self, "beside --max_steps", "epochs")

@@ -65,12 +65,6 @@ class Method:
         return sum(weight.numel() for network in self.networks.values() for weight in network.parameters())
 
 
-def whole_only(title: str, tile: int) -> None:
-    """Refuse tiles for a method whose networks look at the whole image."""
-    if tile:
-        raise InputError(f"{title} computes whole images only: leave out --tile, or give 0")
-
-
 def from_teacher(name: str, title: str, teacher: Teacher, networks=None, weights=()) -> Method:
     """A method whose images are the SDM's: the teacher's, or a part of it."""
 
@@ -90,9 +84,6 @@ def from_teacher(name: str, title: str, teacher: Teacher, networks=None, weights
 def from_student(name: str, student: nn.Module, weights=(), tile: int = 0) -> Method:
     """A method whose images are a student's; ``tile``: side of tiles in image pixels, 0 is the whole image."""
     network, sight = record_of(student), Sight.of(student)
-    title = f"Student {network.title}"
-    if network.reach is None:
-        whole_only(title, tile)
 
     def start(blur, spike, exposure=EXPOSURE) -> Images:
         image = {} if tile else student.encode(blur)
@@ -110,7 +101,8 @@ def from_student(name: str, student: nn.Module, weights=(), tile: int = 0) -> Me
 
         return images
 
-    return Method(name, title, start, {network.title: student}, tuple(weights), whole=network.reach is None)
+    networks, whole = {network.title: student}, network.reach is None
+    return Method(name, f"Student {network.title}", start, networks, tuple(weights), whole=whole)
 
 
 def from_spikes(name: str, title: str, light: Callable, networks=None, weights=()) -> Method:
@@ -161,11 +153,9 @@ def sdm_bsn(weights: Weights, device: torch.device, tile: int = 0) -> Method:
 
 def sdm_stir(weights: Weights, device: torch.device, tile: int = 0) -> Method:
     """The SDM on STIR's image, nearest enlarging: STIR in the place of BSN and its short TFP."""
-    network, title = place(weights.load("stir"), device).eval(), "SDM + STIR (61, nearest)"
-    whole_only(title, tile)
-    teacher = Teacher.plain(FRAMES, "nearest", denoise=network, raw=True)
-    method = from_teacher("sdm_stir", title, teacher, {"STIR": network}, weights.files("stir"))
-    return replace(method, whole=True)
+    network = place(weights.load("stir"), device).eval()
+    teacher, files = Teacher.plain(FRAMES, "nearest", denoise=network, raw=True), weights.files("stir")
+    return replace(from_teacher("sdm_stir", "SDM + STIR (61, nearest)", teacher, {"STIR": network}, files), whole=True)
 
 
 def cascade(weights: Weights, device: torch.device, tile: int = 0) -> Method:
@@ -189,8 +179,6 @@ def student(key: str) -> Callable[..., Method]:
 def spkdeblurnet(weights: Weights, device: torch.device, tile: int = 0) -> Method:
     """SpkDeblurNet, which learned from sharp images; each instant is an image and a window of its own."""
     network: Any = place(weights.load("spkdeblurnet"), device).eval()
-    title = "SpkDeblurNet (supervised)"
-    whole_only(title, tile)
 
     def start(blur, spike, exposure=EXPOSURE) -> Images:
         def images(instants):
@@ -200,8 +188,8 @@ def spkdeblurnet(weights: Weights, device: torch.device, tile: int = 0) -> Metho
 
         return images
 
-    files = weights.files("spkdeblurnet")
-    return Method("spkdeblurnet", title, start, {"SpkDeblurNet": network}, files, whole=True)
+    networks, files = {"SpkDeblurNet": network}, weights.files("spkdeblurnet")
+    return Method("spkdeblurnet", "SpkDeblurNet (supervised)", start, networks, files, whole=True)
 
 
 def spikes_tfp(weights: Weights, device: torch.device, tile: int = 0) -> Method:
@@ -216,13 +204,12 @@ def spikes_tfi(weights: Weights, device: torch.device, tile: int = 0) -> Method:
 
 def spikes_stir(weights: Weights, device: torch.device, tile: int = 0) -> Method:
     """STIR's image."""
-    network, title = place(weights.load("stir"), device).eval(), "STIR, spikes alone"
-    whole_only(title, tile)
+    network = place(weights.load("stir"), device).eval()
 
     def light(spike, instant):
         return stir_images(network, spike, [instant])
 
-    return from_spikes("stir", title, light, {"STIR": network}, weights.files("stir"))
+    return from_spikes("stir", "STIR, spikes alone", light, {"STIR": network}, weights.files("stir"))
 
 
 def methods() -> dict[str, Callable[..., Method]]:
@@ -255,4 +242,7 @@ def load_method(name: str, weights: Weights | None = None, device=torch.device("
     known = methods()
     if name not in known:
         raise InputError(f"method '{name}'; expected one of {', '.join(known)}")
-    return known[name](weights or Weights(), device, tile)
+    method = known[name](weights or Weights(), device, tile)
+    if tile and method.whole:
+        raise InputError(f"{method.title} computes whole images only: leave out --tile, or give 0")
+    return method

@@ -35,9 +35,6 @@ CLEARLY_LATER = 0.1
 FITS = 0.02
 """Share of the mean over an exposure that may be unexplained where photo and spikes lie on one another."""
 
-ALIKE = 0.97
-"""Correlation from which on a shift that the coarse look proposes is left to the registration."""
-
 
 @dataclass(frozen=True)
 class Reading:

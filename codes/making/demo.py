@@ -38,19 +38,10 @@ def make_data_set(cfg: DemoConfig) -> None:
         options["cutouts"] = {split: {name: checksums[name] for name in shared[split]} for split in SPLITS}
         cutouts = {split: [pictures[name] for name in shared[split]] for split in SPLITS}
     paths = {split: [files[name] for name in photos[split]] for split in SPLITS}
+    drawn: dict = {"size": cfg.size, "motion": cfg.motion, "max_foregrounds": cfg.foregrounds, "seed": cfg.seed}
+    drawn |= {"vth": cfg.vth, "noise": cfg.noise}
     samples = [
-        draw_sample(
-            split,
-            i,
-            paths[split],
-            size=cfg.size,
-            motion=cfg.motion,
-            max_foregrounds=cfg.foregrounds,
-            seed=cfg.seed,
-            vth=cfg.vth,
-            noise=cfg.noise,
-            cutouts=cutouts[split],
-        )
+        draw_sample(split, i, paths[split], cutouts=cutouts[split], **drawn)
         for split in SPLITS
         for i in range(wanted[split])
     ]

@@ -12,7 +12,6 @@ Source: S-SDM (arXiv 2403.09486), section 4.1, with the constants of the officia
 import cv2
 import numpy as np
 
-from codes.errors import InputError
 from codes.image import grey
 
 # The official simulator's factors. It publishes the product, not a derivation; the units are our reading.
@@ -63,10 +62,6 @@ def integrate_and_fire(frames: np.ndarray, warmup: np.ndarray, vth: float = 1.0)
         uint8 ``(T, H, W)`` of zeros and ones; a pixel fires at most once per frame.
     """
     frames, warmup = np.asarray(frames, np.float32), np.asarray(warmup, np.float32)
-    if frames.ndim != 3 or warmup.shape != frames.shape[1:]:
-        raise InputError(f"frames {frames.shape} and warm-up {warmup.shape}; expected (T, H, W) and (H, W)")
-    if not vth > 0:
-        raise InputError(f"firing threshold {vth}; it must be above 0")
     sensor = Sensor(warmup, vth)
     spikes = np.empty(frames.shape, bool)
     for frame, fired in zip(frames, spikes, strict=True):

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from codes.engine.device import autocast, describe
 from codes.exposure import EXPOSURE
@@ -31,12 +30,12 @@ class Entry:
     """A line of the table.
 
     Args:
-        networks: of which the parameters are counted.
+        parameters: of its networks.
         run: computes a number of instants of one exposure.
     """
 
     title: str
-    networks: list[nn.Module]
+    parameters: int
     run: Callable[[int], object]
 
     def work(self, instants: int) -> float:
@@ -44,11 +43,6 @@ class Entry:
         with FlopCounter() as counter, torch.inference_mode():
             self.run(instants)
         return counter.total / 2
-
-    @property
-    def parameters(self) -> int:
-        """Number of parameters."""
-        return sum(weight.numel() for network in self.networks for weight in network.parameters())
 
 
 def entries(methods: list, device: torch.device, height: int, width: int) -> dict[str, Entry]:
@@ -69,13 +63,13 @@ def entries(methods: list, device: torch.device, height: int, width: int) -> dic
                 def one(count, network=network):
                     return [network(texture) for _ in range(count)]
 
-                found[title.lower()] = Entry(title, [network], one)
+                found[title.lower()] = Entry(title, sum(weight.numel() for weight in network.parameters()), one)
         if method.networks:
 
             def run(count, method=method):
                 return method.start(blur, spike)(evenly(EXPOSURE, count))
 
-            found[method.name] = Entry(method.title, list(method.networks.values()), run)
+            found[method.name] = Entry(method.title, method.parameters, run)
     return found
 
 

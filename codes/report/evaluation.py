@@ -31,10 +31,11 @@ from codes.engine.provenance import provenance
 from codes.engine.shard import WHOLE
 from codes.engine.transfer import Transfer
 from codes.errors import InputError
-from codes.files import replacing, write_json
+from codes.files import write_json, write_text
 from codes.image import to_uint8, write_image
 from codes.metrics import compute_img_metric
 from codes.report.figures import magnified
+from codes.report.measuring import synchronize
 from codes.report.page import TFP_LENGTH, Layer, Page, Samples, Section, View, lit, made_by
 from codes.report.parts import Measured, Parts
 from codes.report.plots import run_panels
@@ -160,8 +161,7 @@ class Report:
         values = {"samples": self.count, "skipped": self.faults, "ms_per_sample": self.milliseconds, "rows": rows}
         write_json(folder / "results.json", about | values)
         self.table().write(folder, "csv")
-        with replacing(folder / "results.txt") as path:
-            path.write_text("\n".join(self.lines()) + "\n", encoding="utf-8")
+        write_text(folder / "results.txt", "\n".join(self.lines()) + "\n")
 
 
 def measure(row: Row, metric: str, convention: str, lpips=None) -> float:
@@ -363,11 +363,3 @@ def save_pictures(sample: Measured, folder: Path, stem: str):
     size = max(image.shape[:2] for _, _, image in sample.pictures)
     sample.pictures, sample.view = [], View(sample.name, size, [EXPOSURE.centre], layers)
     return panel
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the GPU, so that a clock read next is right."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

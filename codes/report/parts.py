@@ -8,7 +8,7 @@ from pathlib import Path
 
 from codes.engine.shard import Shard
 from codes.errors import InputError
-from codes.files import replacing
+from codes.files import write_text
 from codes.report.page import View, as_data, from_data
 
 
@@ -58,8 +58,8 @@ class Parts:
             | {"view": sample.view and as_data(sample.view, self.folder)}
             for sample in samples
         ]
-        with replacing(self.path(of, self.shard)) as path:  # NaN stays, other than in JSON for others
-            path.write_text(json.dumps({"command": self.command, "samples": found}, indent=1), encoding="utf-8")
+        text = json.dumps({"command": self.command, "samples": found}, indent=1)  # NaN stays, unlike in JSON for others
+        write_text(self.path(of, self.shard), text)
 
     def read(self, of: str, names: Sequence[str]) -> list[Measured]:
         """The figures of all samples, in their order.

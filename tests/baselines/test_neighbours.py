@@ -12,11 +12,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from codes.baselines.adapters import (
-    VGGDistance,
-    spkdeblurnet_loss,
-    stir_loss,
-)
+from codes.baselines.adapters import VGGDistance, spkdeblurnet_loss, stir_loss
 from codes.baselines.channel_attention import channel_attention
 from codes.baselines.san_model import SAN, DeformableConvolution, ImplicitFusion
 from codes.baselines.spkdeblurnet_model import SpkDeblurNet, padded, shift_mask
@@ -25,7 +21,6 @@ from codes.engine.checkpoint import load_weights, save
 from codes.fast import quicken
 from codes.losses import gaussian_ssim
 from codes.metrics import psnr
-from codes.model.edsr_model import EDSR
 from codes.spike import middle_tfi, pack, tfp, tfp_long
 from tests.conftest import ROOT, rnd
 
@@ -39,12 +34,6 @@ KEYS = {
 NETWORKS = pytest.mark.parametrize("build", KEYS, ids=lambda build: build.__name__)
 PARAMETERS = {SpkDeblurNet: 13_464_684, STIR: 5_107_960, SAN: 2_421_882}
 UNUSED = ("D_conv_reduce.", "S_conv_reduce.", "S_layers.0.", "S_layers.1.")
-
-
-@pytest.fixture(params=["plain", "fast"])
-def form(request):
-    """Brings a network to a form."""
-    return lambda network: quicken(network, torch.device("cpu" if request.param == "fast" else "meta"))
 
 
 def keys_of(build, golden_folder):
@@ -106,13 +95,6 @@ def test_a_file_with_the_official_keys_is_loaded(build, prefix, golden_folder, t
     save(file, tmp_path / "a.pth")
     loaded = load_weights(build(), tmp_path / "a.pth").state_dict()
     assert len(loaded) == len(file) and all(torch.equal(loaded[key.removeprefix(prefix)], file[key]) for key in file)
-
-
-@NETWORKS
-def test_another_network_is_named(build, tmp_path):
-    save(build().state_dict(), tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=f"does not fit EDSR: it looks like the weights of {build.__name__};"):
-        load_weights(EDSR(), tmp_path / "a.pth")
 
 
 def test_torchvision_is_only_imported_where_it_is_needed():

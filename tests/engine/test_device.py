@@ -8,7 +8,7 @@ def test_choices():
     best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     assert choose_device("auto").type == best
     assert choose_device("cpu") == torch.device("cpu") and "threads" in describe(torch.device("cpu"))
-    for name in ("gpu", "cpu:1", "cuda:x", ""):
+    for name in ("gpu", "cpu:1", "cuda:x", "cuda:²", ""):
         with pytest.raises(ValueError, match="expected auto, cpu"):
             choose_device(name)
     with pytest.raises(ValueError, match="CUDA device"):

@@ -21,7 +21,7 @@ from codes.engine.loader import BatchPlan
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
-from tests.conftest import ROOT, STAGES, Started, options
+from tests.conftest import ROOT, STAGES, Started, options, records, same, weights
 from tests.engine.test_run import MINI, mini
 
 pytestmark = pytest.mark.slow
@@ -72,18 +72,6 @@ def refused(context, ranks, script, *argv):
     assert [code for code, _, _ in ends] == [2] * ranks, err
     assert err.count("\n") == 1 and err.startswith(f"{script}: error: "), err
     return err
-
-
-def weights(folder, script):
-    return torch.load(folder / "test" / "ckpts" / f"{STAGES[script]}_last.pth", weights_only=True)
-
-
-def equal(one, two):
-    return all(torch.equal(value, two[key]) for key, value in one.items())
-
-
-def records(folder):
-    return [json.loads(line) for line in (folder / "test" / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("script", STAGES)
@@ -154,12 +142,12 @@ def test_teacher_cache_on_one_disk_and_on_two(server, tiny, tmp_path):
         succeed(server, 2, script, *argv("apart", 1), own=own)
     assert len(textures(caches[0])) == 3 and all(textures(caches[0]) == textures(folder) for folder in caches)
     one, two, apart = (weights(tmp_path / name, script) for name in ("one", "two", "apart"))
-    assert equal(two, apart)
+    assert same(two, apart)
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=0, atol=1e-5)
     shutil.rmtree(next(caches[3].iterdir()))  # one disk is lost
     succeed(server, 2, script, *argv("again", 1), own=own)
-    assert equal(two, weights(tmp_path / "again", script)) and textures(caches[3]) == textures(caches[0])
+    assert same(two, weights(tmp_path / "again", script)) and textures(caches[3]) == textures(caches[0])
 
 
 def test_resume(server, tiny, tmp_path):
@@ -174,7 +162,7 @@ def test_resume(server, tiny, tmp_path):
     shutil.copytree(tmp_path / "cut", tmp_path / "other")
     out = succeed(server, 2, script, *argv("cut", 6))
     assert "step 3 of 6" in out
-    assert equal(weights(tmp_path / "whole", script), weights(tmp_path / "cut", script))
+    assert same(weights(tmp_path / "whole", script), weights(tmp_path / "cut", script))
 
     err = refused(server, 1, script, *argv("other", 6))
     assert "holds a run with --bs 1 on each of 2 ranks, not 1; " in err
@@ -307,7 +295,7 @@ def test_one_process_of_torchrun_takes_the_way_of_several(server, tiny, tmp_path
         ((code, _, err),) = launch.wait()
         assert (code, err) == (0, "")
         ends.append(torch.load(tmp_path / str(ranks) / "test/ckpts/Mini_last.pth", weights_only=True))
-    assert equal(*ends)
+    assert same(*ends)
 
 
 def torchrun(script, *argv):
@@ -329,7 +317,7 @@ def test_torchrun_is_interrupted(server, tiny, tmp_path):
     for name in ("cut", "whole"):
         more = ["--eval_every", 0, "--log_every", 1, "--bs", 1, "--max_steps", done + 3]
         succeed(server, 2, script, *options(script, tiny, tmp_path / name, *more))
-    assert equal(weights(tmp_path / "cut", script), weights(tmp_path / "whole", script))
+    assert same(weights(tmp_path / "cut", script), weights(tmp_path / "whole", script))
 
 
 def test_shares_make_up_the_batch():

@@ -89,8 +89,9 @@ def test_paths_are_expanded_from_flags_and_from_yaml(tmp_path, monkeypatch):
 
 
 def test_empty_files_and_those_of_other_editors(tmp_path):
-    (tmp_path / "c.yml").write_text("# rate: 1e-1\n")
-    assert parse_config(Small, ["--config", str(tmp_path / "c.yml")]) == parse_config(Small, [])
+    for text in ("", "\n", "# rate: 1e-1\n", "{}"):
+        (tmp_path / "c.yml").write_text(text)
+        assert parse_config(Small, ["--config", str(tmp_path / "c.yml")]) == parse_config(Small, [])
     (tmp_path / "c.yml").write_bytes(b"\xef\xbb\xbfrate: 0.25\r\nkind: b\r\n")  # byte order mark, Windows line ends
     cfg = parse_config(Small, ["--config", str(tmp_path / "c.yml")])
     assert (cfg.rate, cfg.kind) == (0.25, "b")
@@ -161,6 +162,15 @@ def test_bad_flags_of_every_type(argv, says, capsys):
         ("epochs: 3.5", "expected a whole number"),
         ("lr: 2001-02-30", "c.yml:1:1: day is out of range"),
         ("use_small: 3", "expected true or false"),
+        ("use_small: 'yes'", "expected true or false"),
+        ("bs: yes", "--bs is True; expected a whole number"),
+        ("lr:", "--lr is None; expected a number"),
+        ("lr: [1e-4]", "expected a number"),
+        ("lr: {a: 1}", "expected a number"),
+        ("lr: .inf", "expected a number"),
+        ("grad_clip: -1", "--grad_clip is -1; it must be at least 0"),
+        ("metrics: [psnr, psnr]", "--metrics names one twice"),
+        ("metrics: [[psnr]]", "--metrics is ['psnr']"),
         ("exp_name: [a]", "expected a text"),
         ("kind: [a]", "--kind is ['a']"),
         ("[a]: 1", "unknown key ['a']"),

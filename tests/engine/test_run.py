@@ -1,6 +1,5 @@
 """A run as a whole, with the smallest recipe there is (mini.py)."""
 
-import json
 import os
 import random
 import shutil
@@ -16,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.nn import functional as F
 
 from codes.random import rng
-from tests.conftest import ROOT, call, refused
+from tests.conftest import ROOT, call, records, refused, same
 
 MINI = ROOT / "tests" / "engine" / "mini.py"
 
@@ -28,15 +27,6 @@ def mini(data, folder, *more):
 
 def weights(folder, label="last"):
     return torch.load(folder / f"test/ckpts/Mini_{label}.pth", weights_only=True)
-
-
-def same(one, two):
-    return all(torch.equal(value, two[key]) for key, value in one.items())
-
-
-def records(folder, kind=""):
-    lines = (folder / "test" / "metrics.jsonl").read_text().splitlines()
-    return [record for record in map(json.loads, lines) if record["kind"] == (kind or record["kind"])]
 
 
 def without_time(folder):
@@ -94,20 +84,8 @@ def test_interrupted_equals_uninterrupted(tiny, tmp_path):
 @pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_as_if_nothing_had_been(tiny, tmp_path):
     """kill -9, several times, wherever it is; the weights and every logged step are those of an undisturbed run."""
-    argv = [
-        "--lr_schedule",
-        "onecycle",
-        "--state_every",
-        0,
-        "--eval_images",
-        0,
-        "--eval_every",
-        4,
-        "--eval_samples",
-        1,
-        "--max_steps",
-        40,
-    ]
+    argv = "--lr_schedule onecycle --state_every 0 --eval_images 0 --eval_every 4 --eval_samples 1".split()
+    argv += ["--max_steps", 40]
     call(MINI, *mini(tiny, tmp_path / "whole", *argv))
     chance, kills = random.Random(0), 0
     for lines in (6, 25):

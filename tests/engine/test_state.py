@@ -6,21 +6,15 @@ import torch
 from codes.engine import device
 from codes.engine.state import FORMAT, State
 from codes.errors import InputError
-from tests.conftest import ROOT, call, refused
-
-MINI = ROOT / "tests" / "engine" / "mini.py"
-
-
-def mini(data, folder, *more):
-    base = ["--base_folder", data, "--save_folder", folder, "--roi_size", 16, "--bs", 2, "--workers", 0]
-    return [*base, "--device", "cpu", "--eval_every", 0, "--lr_schedule", "constant", *more, "--max_steps"]
+from tests.conftest import call, refused
+from tests.engine.test_run import MINI, mini
 
 
 @pytest.fixture(scope="module")
 def trained(tiny, tmp_path_factory):
     """A run of one step: its state, and the options that go on with it."""
     folder = tmp_path_factory.mktemp("trained")
-    argv = mini(tiny, folder, "--log_every", 5)
+    argv = mini(tiny, folder, "--lr_schedule", "constant", "--log_every", 5, "--max_steps")
     call(MINI, *argv, 1)
     return folder / "test/ckpts/state.pth", argv
 

@@ -554,19 +554,8 @@ def test_captures_are_resimulated_in_linear_light(tmp_path):
 
 
 def test_a_data_set_is_read_officially(tiny, tmp_path):
-    out, _ = call(
-        "scripts/deblur.py",
-        "--base_folder",
-        tiny,
-        "--frames",
-        1,
-        "--out",
-        tmp_path / "o",
-        "--limit",
-        1,
-        "--method",
-        "sdm",
-    )
+    argv = ["--base_folder", tiny, "--frames", 1, "--limit", 1, "--method", "sdm", "--out", tmp_path / "o"]
+    out, _ = call("scripts/deblur.py", *argv)
     assert "tone" not in out and "registration" not in out and "bad pixels" not in out
     capture = Capture(np.zeros((8, 8, 3), np.uint8), np.zeros((137, 2, 2), np.uint8), slice(20, 117))
     assert capture.frame == (8, 8) and capture.tone == Tone()

@@ -62,18 +62,13 @@ def test_tiles_cover_every_pixel_once_and_see_around_it(extent, core, reach):
 
 @pytest.mark.slow
 @torch.inference_mode()
-def test_bsn_in_tiles_is_the_same(height=206, width=10):
-    x, bsn = rnd(1, 1, height, width), place(filled(BSN()), torch.device("cpu"))
-    assert len(list(cut(max(height, width), 48, 76))) == 4
-    torch.testing.assert_close(Tiled.bsn(bsn, 48)(x), bsn(x), rtol=0, atol=1e-5)
-
-
-@pytest.mark.slow
-@torch.inference_mode()
-def test_edsr_in_tiles_is_the_same():
-    x, sr = rnd(1, 1, 40, 170), filled(EDSR())
-    assert len(list(cut(170, 48, 40))) == 4
-    torch.testing.assert_close(Tiled.edsr(sr, 48)(x), sr(x), rtol=0, atol=1e-5)
+@pytest.mark.parametrize(
+    ("build", "tiled", "size", "reach"), [(BSN, Tiled.bsn, (206, 10), 76), (EDSR, Tiled.edsr, (40, 170), 40)]
+)
+def test_a_network_in_tiles_is_the_same(build, tiled, size, reach):
+    x, network = rnd(1, 1, *size), place(filled(build()), CPU)
+    assert len(list(cut(max(size), 48, reach))) == 4
+    torch.testing.assert_close(tiled(network, 48)(x), network(x), rtol=0, atol=1e-5)
 
 
 @torch.inference_mode()
@@ -274,18 +269,8 @@ def test_one_pair_becomes_frames_and_videos(pair, tmp_path):
         "scripts/deblur.py", "--blur", blur, "--spike", spike, "--out", tmp_path / "o", "--frames", "20,68,116"
     )
     names = {path.name for path in (tmp_path / "o").iterdir()}
-    videos = {"sequence.mp4", "sequence.gif", "beside.mp4"}
-    assert names == {
-        "020.png",
-        "068.png",
-        "116.png",
-        "tfp.png",
-        "blur.png",
-        "comparison.png",
-        "spikes",
-        "index.html",
-        *videos,
-    }
+    pictures = {"020.png", "068.png", "116.png", "tfp.png", "blur.png", "comparison.png", "spikes"}
+    assert names == pictures | {"sequence.mp4", "sequence.gif", "beside.mp4", "index.html"}
     assert "DeblurNet_photo.pth" in out and "warning" not in err
     assert read_image(tmp_path / "o" / "068.png").shape == (64, 96, 3)
     video = cv2.VideoCapture(str(tmp_path / "o" / "beside.mp4"))
@@ -335,37 +320,17 @@ def test_mistakes_in_one_line(pair, tmp_path):
     assert "give --blur and --spike" in refused("scripts/deblur.py")
 
 
-@pytest.mark.slow
-def test_captures_in_rsb_layout_are_deblurred_and_fine_tuned_on(tmp_path, checkpoints):
+def test_captures_in_rsb_layout(tmp_path):
     """JPEG images of 100x160, spikes of 25x40, no sharp images, no splits."""
     root = tmp_path / "RSB"
     for number in (1, 2):
         image = scene(100, 160, number)
         write_image(root / "blur_data" / "Board-L" / f"{number}.jpg", image)
         write_dat(root / "spike_data" / "Board-L" / f"{number}.dat", spikes_of(image))
-    real = ["--base_folder", root, "--data_type", "real"]
-    call("scripts/deblur.py", *real, "--out", tmp_path / "before", "--frames", 1)
-    assert read_image(tmp_path / "before" / "Board-L" / "1" / "068.png").shape == (100, 160, 3)
-    run = ["--save_folder", tmp_path / "exp", "--exp_name", "own", "--max_steps", 1, "--workers", 0, "--roi_size", 32]
-    for script, name in (("train_bsn.py", "BSN"), ("train_sr.py", "SR")):
-        file = next(checkpoints.glob(f"{name}_*.pth"))
-        more = ["--save_folder", tmp_path / name, "--init_path", file]
-        call(script, *real, *run, *more, "--lr", "1e-4", "--no-clip_output", "--bs", 1)
-        before, after = (
-            torch.load(path, weights_only=True) for path in (file, tmp_path / name / f"own/ckpts/{name}_last.pth")
-        )
-        assert 0 < max((after[key] - before[key]).abs().max().item() for key in before) < 2e-4  # one step of Adam
-    weights = ["--bsn_path", checkpoints / "BSN_1000.pth", "--sr_path", checkpoints / "SR_70.pth"]
-    tuning = ["--init_path", checkpoints / "DeblurNet_100.pth", "--tea_loss", "l1", "--bs", 2, "--roi_size", 32]
-    run = ["--save_folder", tmp_path / "exp", "--exp_name", "own", "--max_steps", 2, "--workers", 0]
-    call("train_deblur.py", *real, *weights, *tuning, *run)
-    tuned = tmp_path / "exp" / "own" / "ckpts" / "DeblurNet_last.pth"
-    before = torch.load(checkpoints / "DeblurNet_100.pth", weights_only=True)
-    after = torch.load(tuned, weights_only=True)
-    moved = max((after[key] - before[key]).abs().max().item() for key in before)
-    assert 0 < moved < 0.01  # two steps of Adam away from what it began with
-    call("scripts/deblur.py", *real, "--out", tmp_path / "after", "--frames", 1, "--deblur_path", tuned)
-    assert (tmp_path / "after" / "Board-L" / "2" / "comparison.png").is_file()
+    argv = ["--base_folder", root, "--data_type", "real", "--out", tmp_path / "o", "--frames", 1]
+    call("scripts/deblur.py", *argv)
+    assert read_image(tmp_path / "o" / "Board-L" / "1" / "068.png").shape == (100, 160, 3)
+    assert (tmp_path / "o" / "Board-L" / "2" / "comparison.png").is_file()
 
 
 def test_a_stream_whose_sides_are_no_multiples_of_4(tmp_path):

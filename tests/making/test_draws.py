@@ -11,22 +11,24 @@ from codes.errors import InputError, MissingFileError
 from codes.exposure import EXPOSURE
 from codes.image import grey
 from codes.making.draws import (
-    FRAME,
-    WINDOW,
     Draw,
     Draws,
-    SceneDraw,
-    draw_scene,
     fire,
     noise_spikes,
     photographed,
     random_draw,
-    read_scenes,
     record,
-    render_window,
     spans,
     spike_grid,
     watch,
+)
+from codes.making.scenes import (
+    FRAME,
+    WINDOW,
+    SceneDraw,
+    draw_scene,
+    read_scenes,
+    render_window,
     write_record,
     write_scene,
 )

@@ -1,12 +1,9 @@
 """Data from video: against a rendering of the official recipe (specification, section 4), written apart from it."""
 
-import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import cv2
 import numpy as np
@@ -275,26 +272,6 @@ def test_missing_frames_are_named(interpolated, tmp_path):
     _, err = call("scripts/blur_syn.py", "--raw_folder", interpolated[0], "--num_inter", 3, "--overlap_len", 3,
                   "--out", tmp_path / "out", code=2)  # fmt: skip
     assert "frame 0_3 is one too many" in err and "expected 3 inserted frames" in err
-
-
-def test_killed_and_started_again(interpolated, tmp_path):
-    """After kill -9 at any moment no file is half-written, and the same command ends with the same bytes."""
-    root, _ = interpolated
-    argv = ["--raw_folder", root, "--interp", "none", "--multi", "--workers", 2]
-    call("scripts/prepare_gopro.py", *argv, "--out", tmp_path / "whole")
-    whole, out = files(tmp_path / "whole"), tmp_path / "out"
-    line = [sys.executable, ROOT / "scripts/prepare_gopro.py", *map(str, argv), "--out", out]
-    for count in (1, 5):  # files that are there when it is killed
-        process = subprocess.Popen(line, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and len(files(out)) < count:
-            time.sleep(0.002)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        seen = {name: value for name, value in files(out).items() if not name.rpartition("/")[2].startswith(".")}
-        assert seen.items() <= whole.items()
-    call("scripts/prepare_gopro.py", *argv, "--out", out)
-    assert {name: value for name, value in files(out).items() if "/." not in name} == whole
 
 
 @pytest.mark.parametrize(

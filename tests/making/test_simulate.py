@@ -53,10 +53,3 @@ def test_spike_cube_from_seed():
     assert (first >= clean).all() and (first != clean).any()
     warmup = np.random.default_rng(1).random((6, 8), dtype=np.float32)
     np.testing.assert_array_equal(clean, integrate_and_fire(frames, warmup))
-
-
-def test_errors():
-    with pytest.raises(ValueError, match="expected"):
-        integrate_and_fire(np.zeros((3, 4, 4)), np.zeros((4, 5)))
-    with pytest.raises(ValueError, match="above 0"):
-        integrate_and_fire(np.zeros((3, 4, 4)), np.zeros((4, 4)), 0)

@@ -1,6 +1,5 @@
 import hashlib
 import json
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -330,14 +329,6 @@ def test_no_readable_photograph(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--out", str(tmp_path / "o"), "--photos", str(tmp_path / "p")])
     assert stop.value.code == 2 and "no photograph can be used" in capsys.readouterr().err
-    assert not (tmp_path / "o").exists()
-
-
-def test_command_line(tmp_path):
-    words = [sys.executable, "scripts/make_demo_data.py", "--out", str(tmp_path / "o"), "--size", "721x1280"]
-    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 2 and result.stdout == ""
-    assert result.stderr.startswith("make_demo_data.py: error: ") and result.stderr.count("\n") == 1
     assert not (tmp_path / "o").exists()
 
 

@@ -6,19 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from codes.fast import quicken
 from codes.model.bsn_model import BSN, mirror_index
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
 from tests.conftest import filled, rnd
 
 BUILD = {"BSN": BSN, "EDSR": EDSR, "LDN": Deblur_Net}
-
-
-@pytest.fixture(params=["plain", "fast"])
-def form(request):
-    """Brings a network to a form."""
-    return lambda network: quicken(network, torch.device("cpu" if request.param == "fast" else "meta"))
 
 
 @pytest.mark.parametrize("name", BUILD)

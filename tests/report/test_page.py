@@ -15,7 +15,7 @@ from codes.report.page import TEMPLATE, Layer, Page, Samples, Section, View, cap
 from codes.report.plots import Line, Panel
 from codes.report.table import Table
 from tests.browser import browser, complaints, fetched
-from tests.conftest import ROOT, call
+from tests.conftest import ROOT, call, paths_of
 
 INSTANTS = (20, 68, 116)
 SOON = 8000
@@ -263,8 +263,7 @@ def written(tiny, checkpoints, tmp_path_factory):
     """The folder with what every script writes that has a page."""
     out = tmp_path_factory.mktemp("written")
     common = ["--base_folder", tiny, "--device", "cpu"]
-    weights = {"bsn": "BSN_1000", "sr": "SR_70", "deblur": "DeblurNet_100"}
-    paths = [word for flag, file in weights.items() for word in (f"--{flag}_path", checkpoints / f"{file}.pth")]
+    paths = paths_of(checkpoints)
     call("scripts/deblur.py", *common, "--out", out / "d", "--frames", 3)
     words = ["--methods", "blur", "sdm21", "--metrics", "psnr", "--workers", 0, "--eval_images", 1]
     call("scripts/tables.py", *common, "--out", out / "t", *words)

@@ -16,22 +16,7 @@ from tests.conftest import ROOT, call, refused
 
 pytestmark = pytest.mark.slow
 SCRIPT = "scripts/adapt.py"
-SMALL = [
-    "--scenes",
-    2,
-    "--bs",
-    2,
-    "--roi_size",
-    32,
-    "--workers",
-    0,
-    "--device",
-    "cpu",
-    "--shown",
-    1,
-    "--precision",
-    "fp32",
-]
+SMALL = "--scenes 2 --bs 2 --roi_size 32 --workers 0 --device cpu --shown 1 --precision fp32".split()
 
 
 @pytest.fixture(scope="module")

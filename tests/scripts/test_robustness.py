@@ -52,10 +52,8 @@ def test_command_line_goes_on_where_it_was(tmp_path):
     assert "size" in refused(SCRIPT, "--out", out, "--size", "64x64", "--methods", "blur")
 
 
-def test_mistakes(tmp_path):
+def test_mistakes():
     assert "expected some of 4, 6, 8, 12, 24" in refused(SCRIPT, "--ratio", 5)
     assert "--shift is 25; it must be from 0 to 24" in refused(SCRIPT, "--shift", 25)
     assert "sdm22" in refused(SCRIPT, "--methods", "sdm22")
     assert "left out" in refused(SCRIPT, "--vth", "--noise", "--shift", "--ratio", "--motion")
-    (tmp_path / "robustness.json").write_text("{")
-    assert "damaged" in refused(SCRIPT, "--out", tmp_path, *TINY, "--methods", "blur")

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.conftest import STAGES, call, options
+from tests.conftest import STAGES, call, options, paths_of
 
 pytestmark = pytest.mark.slow
 
@@ -23,21 +23,8 @@ ROWS = {
 @pytest.mark.parametrize("script", STAGES)
 def test_test_mode(script, tiny, tmp_path, checkpoints):
     flags = {"train_bsn.py": ["bsn"], "train_sr.py": ["bsn", "sr"], "train_deblur.py": ["bsn", "sr", "deblur"]}[script]
-    files = {"bsn": "BSN_1000", "sr": "SR_70", "deblur": "DeblurNet_100"}
-    paths = [word for flag in flags for word in (f"--{flag}_path", checkpoints / f"{files[flag]}.pth")]
-    out, _ = call(
-        script,
-        "--test_mode",
-        "--base_folder",
-        tiny,
-        "--save_folder",
-        tmp_path,
-        *paths,
-        "--metrics",
-        "ssim",
-        "psnr",
-        "mse",
-    )
+    argv = ["--base_folder", tiny, "--save_folder", tmp_path, *"--metrics ssim psnr mse".split()]
+    out, _ = call(script, "--test_mode", *argv, *paths_of(checkpoints, *flags))
     folder = tmp_path / "test" / "test_mode"
     results = json.loads((folder / "results.json").read_text())
     assert list(results["rows"]) == ROWS[script] and results["samples"] == 2
@@ -81,9 +68,7 @@ def test_test_mode_builds_no_lpips(tiny, tmp_path, checkpoints, monkeypatch):
     monkeypatch.setattr(codes.metrics, "lpips_network", forbidden)
     monkeypatch.setattr("codes.losses.lpips_network", forbidden)
     monkeypatch.setattr("codes.engine.run.lpips_network", forbidden)
-    paths = [word for key, name in (("bsn", "BSN_1000"), ("sr", "SR_70"), ("deblur", "DeblurNet_100"))
-             for word in (f"--{key}_path", checkpoints / f"{name}.pth")]  # fmt: skip
-    call("train_deblur.py", "--test_mode", "--base_folder", tiny, "--save_folder", tmp_path, *paths)
+    call("train_deblur.py", "--test_mode", "--base_folder", tiny, "--save_folder", tmp_path, *paths_of(checkpoints))
 
 
 def test_real_captures_have_pictures_but_no_figures(tiny, tmp_path, checkpoints):
@@ -93,10 +78,8 @@ def test_real_captures_have_pictures_but_no_figures(tiny, tmp_path, checkpoints)
     for script in STAGES:
         more = ["--data_type", "real", "--max_steps", 1, "--train_split", "test"]
         call(script, *options(script, root, tmp_path / script, *more))
-    weights = ["--bsn_path", checkpoints / "BSN_1000.pth", "--sr_path", checkpoints / "SR_70.pth"]
-    weights += ["--deblur_path", checkpoints / "DeblurNet_100.pth"]
-    argv = ["--test_mode", "--data_type", "real", "--base_folder", root, "--save_folder", tmp_path / "exp", *weights]
-    out, _ = call("train_deblur.py", *argv)
+    argv = ["--test_mode", "--data_type", "real", "--base_folder", root, "--save_folder", tmp_path / "exp"]
+    out, _ = call("train_deblur.py", *argv, *paths_of(checkpoints))
     assert "no sharp images" in out and "Deblur_Net: no reference" in out
     folder = tmp_path / "exp" / "test" / "test_mode"
     assert (folder / "imgs" / "000_0001_deblur.png").is_file()

@@ -142,13 +142,17 @@ def test_parts_of_another_command_are_lost(data, raw, streams, tmp_path, monkeyp
         assert "part 1/2 lacks 2" in error and "2/2" not in error
 
 
-def test_methods_side_by_side_but_for_their_times(data, tmp_path, monkeypatch):
-    words = ["--base_folder", data, "--out", "OUT", "--methods", "blur", "sdm", "--metrics", "psnr", "--device", "cpu"]
+def whole_and_parts(tmp_path, monkeypatch, *words):
+    """The same tables in one go and in two parts, each in a folder of its own."""
     for folder, parts in (("whole", ["1/1"]), ("parts", ["2/2", "1/2", "merge/2"])):
         (tmp_path / folder).mkdir()
         monkeypatch.chdir(tmp_path / folder)
         for part in parts:
-            call("scripts/tables.py", *words, "--workers", 0, "--shard", part)
+            call("scripts/tables.py", *words, "--out", "OUT", "--device", "cpu", "--workers", 0, "--shard", part)
+
+
+def test_methods_side_by_side_but_for_their_times(data, tmp_path, monkeypatch):
+    whole_and_parts(tmp_path, monkeypatch, "--base_folder", data, "--methods", "blur", "sdm", "--metrics", "psnr")
     whole, parts = (json.loads((tmp_path / folder / "OUT/methods.json").read_text()) for folder in ("whole", "parts"))
     for table in (whole, parts):
         assert all(row.pop("ms per image") > 0 for row in table["rows"])
@@ -162,13 +166,8 @@ def test_real_captures(data, tmp_path, monkeypatch):
     root = tmp_path / "RSB"
     for kind in ("blur_data", "spike_data"):
         shutil.copytree(data / "test" / kind, root / "test" / kind)
-    words = ["--base_folder", root, "--data_type", "real", "--table", "real", "--reblur_frames", 3, "--out", "OUT"]
-    words += ["--methods", "blur", "sdm", "--device", "cpu", "--workers", 0]
-    for folder, parts in (("whole", ["1/1"]), ("parts", ["2/2", "1/2", "merge/2"])):
-        (tmp_path / folder).mkdir()
-        monkeypatch.chdir(tmp_path / folder)
-        for part in parts:
-            call("scripts/tables.py", *words, "--shard", part)
+    words = ["--data_type", "real", "--table", "real", "--reblur_frames", 3, "--methods", "blur", "sdm"]
+    whole_and_parts(tmp_path, monkeypatch, "--base_folder", root, *words)
     assert files(tmp_path / "parts", "OUT/parts/") == files(tmp_path / "whole")
 
 

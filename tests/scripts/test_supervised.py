@@ -33,15 +33,6 @@ def nearest(x, factor=4):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """3 training and 2 test samples of 96x128 pixels, at Vth 1 and 2; the networks need more than `tiny` has."""
-    root = tmp_path_factory.mktemp("data") / "GOPRO"
-    flags = ["--size", "96x128", "--train", 3, "--test", 2, "--vth", 1, 2]
-    call("scripts/make_demo_data.py", "--out", root, *flags)
-    return root
-
-
-@pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """Files of random weights."""
     folder = tmp_path_factory.mktemp("neighbours")
@@ -205,10 +196,10 @@ def test_networks_of_random_weights_need_no_files():
     assert method.parameters == 1_118_832 + 1_515_269 and method.weights == ()
 
 
-def test_the_sequence_table_has_a_row_for_each(data, weights, tmp_path):
+def test_the_sequence_table_has_a_row_for_each(larger, weights, tmp_path):
     methods = ["blur", "tfp", "tfi", "stir", "sdm", "sdm_stir", "san", "spkdeblurnet"]
     out, _ = call(
-        *("scripts/tables.py", "--table", "sequence", "--base_folder", data, "--out", tmp_path),
+        *("scripts/tables.py", "--table", "sequence", "--base_folder", larger, "--out", tmp_path),
         *("--methods", *methods, "--metrics", "psnr", "--eval_samples", 1, "--workers", 0, "--device", "cpu"),
         *flags_of(weights),
     )
@@ -218,12 +209,12 @@ def test_the_sequence_table_has_a_row_for_each(data, weights, tmp_path):
     assert (spk["published PSNR, Vth 1"], spk["published PSNR, Vth 4"]) == (28.31, 11.62)
     assert spk["Parameters"] == 13_464_684 and "against the grey sharp image" in out
     # The row TFP by hand: grey, square pixels, 7 images of the first exposure.
-    path = sorted((data / "test" / "spike_data_vth2").glob("*/*.dat"))[0]
+    path = sorted((larger / "test" / "spike_data_vth2").glob("*/*.dat"))[0]
     bits = np.unpackbits(np.fromfile(path, np.uint8), bitorder="little").reshape(137, 24, 32)[:, ::-1]
     values = []
     for offset in (-6, -4, -2, 0, 2, 4, 6):
         name = f"{int(path.stem) + offset:0{len(path.stem)}}.png"
-        sharp = cv2.imread(str(data / "test" / "sharp_data" / path.parent.name / name)) / 255
+        sharp = cv2.imread(str(larger / "test" / "sharp_data" / path.parent.name / name)) / 255
         instant = 68 + 8 * offset
         seen = np.kron(bits[instant - 4 : instant + 5].mean(axis=0), np.ones((4, 4)))
         values.append(-10 * np.log10(np.mean((sharp @ [0.11, 0.59, 0.3] - seen) ** 2)))
@@ -232,8 +223,8 @@ def test_the_sequence_table_has_a_row_for_each(data, weights, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tfi", "stir", "spkdeblurnet", "san", "sdm_stir"])
-def test_deblur_by_each(name, data, weights, tmp_path):
-    image, spikes = (next(iter(sorted(data.glob(f"test/{kind}/*/*")))) for kind in ("blur_data", "spike_data"))
+def test_deblur_by_each(name, larger, weights, tmp_path):
+    image, spikes = (next(iter(sorted(larger.glob(f"test/{kind}/*/*")))) for kind in ("blur_data", "spike_data"))
     argv = ["--blur", image, "--spike", spikes, "--out", tmp_path / "out", "--method", name, "--frames", 1]
     call("scripts/deblur.py", *argv, "--device", "cpu", *flags_of(weights))
     made = cv2.imread(str(tmp_path / "out" / "068.png"))

@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from codes.engine.weights import Weights
 from scripts.tables import TablesConfig, thresholds
-from tests.conftest import call, refused
+from tests.conftest import call, paths_of, refused
 
 pytestmark = pytest.mark.slow
 
@@ -130,31 +130,17 @@ def test_sequence_protocol_by_hand(two, images, tmp_path):
     assert any(Weights(official=True).path("ldn").name in note for note in table["notes"])
 
 
-def test_the_four_files_agree(two, images, tmp_path):
+def test_published_figures_beside_and_the_four_files(two, images, tmp_path):
     out, name = tmp_path / "out", "SpkDeblurNet"
     table, printed = make(
         two, out, "--methods", "blur", "ldn", "--predictions", f"{name}={images}", "--eval_samples", 1
     )
     assert row(table, name)["published PSNR, Vth 1"] == 28.31  # beside the measured one
     assert [each["Method"] for each in table["rows"]] == ["Blur", "Student LDN", name, "REFID + DASR"]
-    columns = list(table["rows"][0])
-    text = (out / "sequence.md").read_text()
-    assert text in printed
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    assert (out / "sequence.md").read_text() in printed
     with open(out / "sequence.csv", newline="") as file:
-        written = list(csv.reader(file))
-    latex = [line[:-3].split(" & ") for line in (out / "sequence.tex").read_text().splitlines() if " & " in line]
-    assert lines[0] == written[0] == latex[0] == columns
-    for values, shown, comma, tex in zip(table["rows"], lines[2:], written[1:], latex[1:], strict=True):
-        for column, cell, raw, part in zip(columns, shown, comma, tex, strict=True):
-            value = values[column]
-            if value is None:
-                assert (cell, raw, part) == ("–", "", "--")
-            elif isinstance(value, str):
-                assert cell == raw == part == value
-            else:
-                assert cell == part and float(raw) == value
-                assert abs(float(cell.replace(",", "")) - value) <= (0.0006 if "SSIM" in column else 0.006)
+        assert next(csv.reader(file)) == list(table["rows"][0])
+    assert "\\begin{tabular}" in (out / "sequence.tex").read_text()
     assert {"configuration", "device", "about"} <= set(table)
 
 
@@ -283,17 +269,15 @@ def test_a_still_and_a_black_capture_have_figures(copy, tmp_path, checkpoints):
     assert row(table, "Blur")["PSNR, Vth 1"] == 100 and "100.00" in printed and "at most 100 dB" in printed
     name = f"{black[0]}/{black[1]:0{black[2]}}"
     assert table["per_sample"]["1"]["SDM, raw TFP (21, bilinear)"][name] == {"psnr": 100, "ssim": 1}
-    weights = {"bsn": "BSN_1000", "sr": "SR_70", "deblur": "DeblurNet_100"}
     argv = ["--base_folder", copy, "--save_folder", tmp_path, "--workers", 0, "--device", "cpu"]
-    argv += [word for kind, file in weights.items() for word in (f"--{kind}_path", checkpoints / f"{file}.pth")]
-    call("train_deblur.py", "--test_mode", *argv)
+    call("train_deblur.py", "--test_mode", *argv, *paths_of(checkpoints))
     folder = tmp_path / "test" / "test_mode"
     assert strict(folder / "results.json")["rows"]["Blur"]["psnr"] == 100
     assert "Blur: ssim: 1.000  psnr: 100.000" in (folder / "results.txt").read_text()
 
 
 def test_ablation(tiny, tmp_path, checkpoints):
-    given = ["--deblur_path", checkpoints / "DeblurNet_100.pth", "--bsn_path", checkpoints / "BSN_1000.pth"]
+    given = paths_of(checkpoints, "deblur", "bsn")
     table, printed = make(tiny, tmp_path, *given, table="ablation")
     steps = ["SDM (raw TFP)", "+ BSN", "+ SR: the teacher", "+ LDN"]
     assert [each["Method"] for each in table["rows"]][:4] == steps
@@ -379,18 +363,7 @@ def test_efficiency_by_hand(tmp_path):
 def test_peak_memory_is_the_networks_own(tmp_path):
     """Whatever this process has held before; the LDN's last 16 channels alone take 4.2 MB."""
     held = torch.ones(2**27)
-    call(
-        SCRIPT,
-        "--table",
-        "efficiency",
-        "--size",
-        "512x512",
-        "--methods",
-        "ldn",
-        "--device",
-        held.device,
-        "--out",
-        tmp_path,
-    )
+    words = "--table efficiency --size 512x512 --methods ldn".split()
+    call(SCRIPT, *words, "--device", held.device, "--out", tmp_path)
     (line,) = strict(tmp_path / "efficiency.json")["rows"]
     assert 4 < line["peak memory, MB"] < 200

@@ -12,25 +12,26 @@ from torch.utils.tensorboard import SummaryWriter
 from scripts.dev import torture
 from tests.conftest import refused
 
-STEPS = 6
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run folder as an undisturbed run leaves it."""
-    run = tmp_path_factory.mktemp("whole") / "test"
+    """What an undisturbed run of 6 steps leaves."""
+    folder = tmp_path_factory.mktemp("whole")
+    run = folder / "test"
     (run / "ckpts").mkdir(parents=True)
     (run / "imgs").mkdir()
     (run / "imgs" / "000_panel.png").write_bytes(b"picture")
     torch.save({"a": torch.arange(6.0), "b": torch.ones(2)}, run / "ckpts" / "SR_last.pth")
-    torch.save({"step": STEPS}, run / "ckpts" / "state.pth")
-    records = [{"kind": "train", "step": step, "seconds": 0.1 * step, "loss": 1 / step} for step in range(1, STEPS + 1)]
+    torch.save({"step": 6}, run / "ckpts" / "state.pth")
+    records = [{"kind": "train", "step": step, "seconds": 0.1 * step, "loss": 1 / step} for step in range(1, 7)]
     records.insert(3, {"kind": "eval", "step": 3, "row": "SDM", "psnr": 30.0})
     (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     lines = ["epoch 1, step 3: 2 samples, 17 ms each", "SDM: psnr: 30.000", f"finished at step 6; weights: {run}/ckpts"]
     (run / "results.txt").write_text("".join(line + "\n" for line in lines))
-    write_events(run, range(1, STEPS + 1))
-    return run
+    write_events(run, range(1, 7))
+    return folder
 
 
 def write_events(run, steps, **options):
@@ -44,13 +45,10 @@ def write_events(run, steps, **options):
 @pytest.fixture
 def run(whole, tmp_path):
     """A copy to spoil; it names its own folder and its own seconds."""
-    copy = shutil.copytree(whole, tmp_path / "cut" / "test")
-    for name, before, after in (
-        ("results.txt", str(whole), str(copy)),
-        ("results.txt", "17 ms", "5 ms"),
-        ("metrics.jsonl", '"seconds": 0.1,', '"seconds": 7.5,'),
-    ):
-        edit(copy / name, before, after)
+    copy = shutil.copytree(whole, tmp_path / "cut") / "test"
+    edit(copy / "results.txt", str(whole), str(tmp_path / "cut"))
+    edit(copy / "results.txt", "17 ms", "5 ms")
+    edit(copy / "metrics.jsonl", '"seconds": 0.1,', '"seconds": 7.5,')
     return copy
 
 
@@ -65,18 +63,9 @@ def set_tensor(run, **tensors):
     torch.save(torch.load(path, weights_only=True) | tensors, path)
 
 
-def drop_line(path, number):
+def repeat_line(path, number, times):
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:number] + lines[number + 1 :]))
-
-
-def double_line(path, number):
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[: number + 1] + lines[number:]))
-
-
-def cut_end(path):
-    path.write_bytes(path.read_bytes()[:-4])
+    path.write_text("".join(lines[:number] + times * [lines[number]] + lines[number + 1 :]))
 
 
 def new_events(run, steps):
@@ -84,70 +73,45 @@ def new_events(run, steps):
     write_events(run, steps)
 
 
+LOG, TEXT, WEIGHTS, PICTURE = "metrics.jsonl", "results.txt", "ckpts/SR_last.pth", "imgs/000_panel.png"
 SPOILERS = {
-    "a changed weight": (lambda run: set_tensor(run, b=torch.tensor([1, 1 + 1e-7])), "tensors differ"),
-    "another type": (lambda run: set_tensor(run, b=torch.ones(2).double()), "tensors differ"),
-    "another key": (lambda run: set_tensor(run, c=torch.ones(1)), "other keys"),
-    "no weights": (lambda run: (run / "ckpts" / "SR_last.pth").unlink(), "SR_last.pth is there in one run only"),
-    "more weights": (lambda run: torch.save({}, run / "ckpts" / "SR_9.pth"), "SR_9.pth is there in one run only"),
-    "a missing step": (lambda run: drop_line(run / "metrics.jsonl", 1), "1 of 6 steps are missing, first 2"),
-    "a double step": (lambda run: double_line(run / "metrics.jsonl", 1), "1 steps are there twice, first 2"),
-    "a missing evaluation": (lambda run: drop_line(run / "metrics.jsonl", 3), "6 records, expected 7"),
-    "a double evaluation": (lambda run: double_line(run / "metrics.jsonl", 3), "8 records, expected 7"),
-    "another loss": (lambda run: edit(run / "metrics.jsonl", "0.25", "0.26"), "line 5 differs"),
-    "a torn record": (lambda run: edit(run / "metrics.jsonl", '"loss": 0.5}\n', '"lo'), "line 2 is broken"),
-    "a torn last record": (lambda run: cut_end(run / "metrics.jsonl"), "is broken"),
-    "a torn line": (lambda run: edit(run / "results.txt", "psnr: 30.000\n", "psnr: 30"), "results.txt: 2 lines"),
-    "a torn last line": (lambda run: cut_end(run / "results.txt"), "does not end with a whole line"),
-    "a double line": (lambda run: double_line(run / "results.txt", 1), "4 lines, expected 3"),
-    "another picture": (lambda run: (run / "imgs" / "000_panel.png").write_bytes(b"!"), "000_panel.png differs"),
-    "no picture": (lambda run: (run / "imgs" / "000_panel.png").unlink(), "000_panel.png is missing"),
-    "a lost event": (lambda run: new_events(run, [1, 2, 3, 5, 6]), "train/loss lacks 1 of 6 steps [4]"),
-    "a lost evaluation": (lambda run: new_events(run, [1, 2, 4, 5, 6]), "psnr/SDM lacks 1 of 1 steps [3]"),
-    "a double event": (lambda run: new_events(run, [1, 2, 3, 3, 4, 5, 6]), "has 1 too many [3]"),
-    "no events": (lambda run: shutil.rmtree(run / "tensorboard"), "train/loss lacks 6 of 6"),
+    "a changed weight": (lambda run: set_tensor(run, b=torch.tensor([1, 1 + 1e-7])), f"{WEIGHTS} differs"),
+    "another type": (lambda run: set_tensor(run, b=torch.ones(2).double()), f"{WEIGHTS} differs"),
+    "no weights": (lambda run: (run / WEIGHTS).unlink(), f"{WEIGHTS} is missing"),
+    "a missing step": (lambda run: repeat_line(run / LOG, 1, 0), f"{LOG}, line 2 differs"),
+    "a double evaluation": (lambda run: repeat_line(run / LOG, 3, 2), f"{LOG}, line 9 is one too many"),
+    "a torn record": (lambda run: edit(run / LOG, '"loss": 0.5}\n', '"lo'), f"{LOG}, line 2 differs"),
+    "a torn end": (lambda run: (run / LOG).write_bytes((run / LOG).read_bytes()[:-1]), f"{LOG}, line 8 is missing"),
+    "a torn line": (lambda run: edit(run / TEXT, "psnr: 30.000\n", "psnr: 30"), f"{TEXT}, line 2 differs"),
+    "another picture": (lambda run: (run / PICTURE).write_bytes(b"!"), f"{PICTURE} differs"),
+    "a lost event": (lambda run: new_events(run, [1, 2, 3, 5, 6]), "train/loss differs"),
+    "a lost evaluation": (lambda run: new_events(run, [1, 2, 4, 5, 6]), "psnr/SDM is missing"),
+    "no events": (lambda run: shutil.rmtree(run / "tensorboard"), "train/loss is missing"),
     "a temporary file": (lambda run: (run / "ckpts" / ".state.12.tmp.pth").touch(), "temporary file left"),
-    "one elsewhere": (lambda run: (run / "imgs" / ".000_panel.7.tmp.png").touch(), "temporary file left"),
-    "no run": (lambda run: shutil.rmtree(run), "holds no run"),
+    "no run": (lambda run: shutil.rmtree(run), f"{LOG}, line 1 is missing"),
 }
 
 
 @pytest.mark.parametrize("name", SPOILERS)
 def test_a_fault_in_a_run_is_noticed(name, whole, run):
-    assert torture.different_runs(whole, run, STEPS) == []
     spoil, words = SPOILERS[name]
     spoil(run)
-    faults = torture.different_runs(whole, run, STEPS)
+    faults = torture.differences(whole, run.parent)
     assert any(words in fault for fault in faults), faults
 
 
 def test_what_an_interruption_may_change(whole, run):
     """A new event file that purges the end of the one before; more lines about the textures; no last line."""
+    assert torture.differences(whole, run.parent) == []
     shutil.rmtree(run / "tensorboard")
     write_events(run, [1, 2, 3, 4, 5], filename_suffix=".0")
     write_events(run, [4, 5, 6], purge_step=4, filename_suffix=".1")
     lines = (run / "results.txt").read_text().splitlines(keepends=True)[:-1]
     cached = "teacher cache: 6 samples, 1.5 MB each, 0.0 GB; none to make, in a/0123456789abcdef\n"
     (run / "results.txt").write_text("".join([cached, lines[0], cached, *lines[1:]]))
-    assert torture.different_runs(whole, run, STEPS) == []
-
-
-def test_an_undisturbed_run_that_holds_nothing_is_no_measure(whole, run):
-    for path in (run / "ckpts").iterdir():
-        path.unlink()
-    assert torture.different_weights(run, run) and torture.different_trees(run / "ckpts", run / "ckpts")
-    assert torture.wrong_steps([], 2, "log") and torture.wrong_steps([2, 1], 2, "log")
-
-
-def test_trees(tmp_path):
-    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
-        (tmp_path / name / "x").mkdir(parents=True)
-        (tmp_path / name / "x" / "1.dat").write_bytes(content)
-    assert torture.different_trees(tmp_path / "a", tmp_path / "b") == []
-    assert "1.dat differs" in torture.different_trees(tmp_path / "a", tmp_path / "c")[0]
-    (tmp_path / "b" / "2.dat").touch()
-    assert "one too many" in torture.different_trees(tmp_path / "a", tmp_path / "b")[0]
-    assert "is missing" in torture.different_trees(tmp_path / "b", tmp_path / "a")[0]
+    assert torture.differences(whole, run.parent) == []
+    shutil.rmtree(run)
+    assert torture.differences(run, run)  # an undisturbed run that holds nothing is no measure
 
 
 def test_endings():
@@ -173,8 +137,6 @@ def test_slope_is_that_of_the_second_half():
     assert torture.slope(steps, 100 + 0.003 * steps) == pytest.approx(3)
     assert torture.slope(steps, 200 - 50 * np.exp(-steps / 40)) == pytest.approx(0, abs=1e-3)
 
-
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 WORKER = """
 import os, sys, time
@@ -203,22 +165,23 @@ for index in range(12):
 def test_a_script_that_is_killed(key, atomic, words, tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(WORKER.replace("{KEY}", key).replace("ATOMIC", str(atomic)))
-    trial = torture.Trial(tmp_path / "trial", tmp_path / "none", 8, np.random.default_rng(0))
-    torture.kill_data(trial, [script])
+    (tmp_path / "trial").mkdir()
+    trial = torture.Trial(tmp_path / "trial", tmp_path / "none", 8, 0, np.random.default_rng(0))
+    torture.kill_often(trial, f"{script} {{run}}", torture.made)
     if not words:
         assert trial.faults == []
     assert all(any(word in fault for fault in trial.faults) for word in words), trial.faults
     assert trial.measured["kills that hit a living process"] == 8 and len(trial.children) > 8
-    assert not any(child.running for child in trial.children)
+    assert all(child.poll() is not None for child in trial.children)
 
 
 def test_processes_that_stay_are_noticed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text("import os, time\nos.fork()\ntime.sleep(60)\n")
-    trial = torture.Trial(tmp_path, tmp_path, 1, np.random.default_rng(0))
-    child = trial.start([script])
-    child.until(lambda: len(torture.alive(child.pid)) == 2)
-    assert child.kill(group=False) and len(child.survivors(0.2)) == 1
+    trial = torture.Trial(tmp_path, tmp_path, 1, 0, np.random.default_rng(0))
+    child = trial.start(str(script), tmp_path)
+    child.until(lambda: len(child.alive()) == 2)
+    assert child.strike(group=False) and len(child.survivors(0.2)) == 1
     trial.sweep()
     assert "still alive" in trial.faults[0] and child.survivors() == []
 

@@ -1,13 +1,11 @@
 """SDMNet on scenes that are recorded anew: from captures to weights."""
 
-import json
-
 import pytest
 import torch
 
 from codes.engine.weights import load_student
 from codes.model.sdmnet_model import SDMNet
-from tests.conftest import call, refused
+from tests.conftest import call, records, refused
 
 pytestmark = pytest.mark.slow
 
@@ -29,8 +27,7 @@ def made(tmp_path_factory):
 
 
 def losses(folder):
-    lines = map(json.loads, (folder / "test" / "metrics.jsonl").read_text().splitlines())
-    return [line["loss"] for line in lines if line["kind"] == "train"]
+    return [record["loss"] for record in records(folder, "train")]
 
 
 def test_it_learns_and_resumes(made, tmp_path):

@@ -1,7 +1,5 @@
 """The recipe of the weights in model/: a student on known sharp frames."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,7 @@ from codes.engine.weights import load_student
 from codes.image import read_image
 from codes.model.ldn_model import Deblur_Net
 from codes.spike import read_dat
-from tests.conftest import call, filled
+from tests.conftest import call, filled, records
 
 pytestmark = pytest.mark.slow
 
@@ -31,20 +29,15 @@ def argv(data, folder, *more):
     return [*base, "--device", "cpu", "--train_vth", 1, 2, "--eval_images", 0, "--log_every", 1, *more]
 
 
-def records(folder, kind="train"):
-    lines = (folder / "test" / "metrics.jsonl").read_text().splitlines()
-    return [record for record in map(json.loads, lines) if record["kind"] == kind]
-
-
 def test_the_recipe(data, tmp_path):
     """It learns, resumes, tells what the student sees, is evaluated, and can be gone on with by another run."""
     more = ["--lr_schedule", "constant", "--max_steps"]
     call(SCRIPT, *argv(data, tmp_path / "whole", *more, 40))
-    losses = [record["loss"] for record in records(tmp_path / "whole")]
+    losses = [record["loss"] for record in records(tmp_path / "whole", "train")]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
     for steps in (1, 3):
         call(SCRIPT, *argv(data, tmp_path / "cut", *more, steps))
-    assert [record["loss"] for record in records(tmp_path / "cut")] == losses[:3]
+    assert [record["loss"] for record in records(tmp_path / "cut", "train")] == losses[:3]
     (row,) = [record for record in records(tmp_path / "whole", "eval") if record["row"] == "Deblur_Net"]
     assert 5 < row["psnr"] < 60
     path = tmp_path / "whole/test/ckpts/DeblurNet_last.pth"
@@ -74,7 +67,7 @@ def test_the_loss_is_the_distance_to_the_known_frames(data, tmp_path):
     words = [word for word in argv(data, tmp_path, *more)]
     at = words.index("--train_vth")
     call(SCRIPT, *words[:at], *words[at + 3 :])
-    (logged,) = [record["loss"] for record in records(tmp_path)]
+    (logged,) = [record["loss"] for record in records(tmp_path, "train")]
     name = min(path.parent.name for path in (data / "train/spike_data").glob("*/*.dat"))
     spikes = torch.from_numpy(read_dat(data / "train/spike_data" / name / "000019.dat", 12, 16))
     to = lambda path: torch.from_numpy(read_image(path) / np.float32(255)).permute(2, 0, 1)  # noqa: E731

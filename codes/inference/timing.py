@@ -11,9 +11,9 @@ for all windows at once from the inner products of the C_t. The noise of the spi
 independent from pixel to pixel, the scene is not: so every square above is the product of two halves of the pixels,
 those of a chequerboard's black and of its white fields, and no noise has to be known.
 
-What an image explains: its grey and the square of it, for a tone curve that is not quite known; its grey as a pixel with
-a small aperture sees it, since a mean over the whole pixel is softer, as a longer exposure is; and by what its finest
-detail differs between black and white fields. Without the last q falls with the sharpness of D: short windows win.
+What an image explains: its grey and the square of it, for a tone curve that is not quite known; its grey as a pixel
+with a small aperture sees it, since a mean over the whole pixel is softer, as a longer exposure is; and by what its
+finest detail differs between black and white fields: without that q falls with the sharpness of D, short windows win.
 
 A spike comes when its pixel has gathered enough, up to a spike's worth late: the C_t are smoothed over some frames
 around t, so that this does not show. What remains of the noise is seen where both halves differ. |D|^2 (q - q_best) in
@@ -195,7 +195,7 @@ def _search(image, spike, edges: np.ndarray, length: int | None, step: int, shor
     apart = np.maximum(abs(start - edges[first]), abs(stop - edges[last]))[shows]
     error = float(apart[likely].max())
     chance = LIKELY * correlated**0.5 * noise[first, last] / total[first, last]  # what noise alone makes of q
-    sure = -chance < best < 0.3 and error <= (WITHIN if step == 1 else AROUND)  # in steps: the fine search sees that far
+    sure = -chance < best < 0.3 and error <= (WITHIN if step == 1 else AROUND)  # a fine search sees that far
     return Timing(begin, end, best, bool(sure), max(error, 1.0))
 
 
@@ -269,7 +269,8 @@ def _halves(image, spike, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
     """The image, and the sums of the frames before each edge, of every second pixel and of the others.
 
     Returns:
-        ``(h, w, n + 1)``: the image's n pictures, and by what the fields make the halves differ, and twice ``(edges, h, w)``, smoothed, and shrunk where they are large.
+        ``(h, w, n + 1)``: the image's n pictures, and by what its finest detail differs between the halves; and twice
+        ``(edges, h, w)``: all smoothed, and shrunk where they are large.
     """
     height, width = image.shape[:2]
     factor = min(1.0, (PIXELS / (height * width)) ** 0.5)

@@ -190,12 +190,11 @@ def _search(image, spike, edges: np.ndarray, length: int | None, step: int, shor
     variance = correlated * noise[first, last]  # of the noise against a change of the light
     other = correlated**0.5 * unshared / variance  # deviation of the noise against itself
     limit = variance * np.where(other < 2 * LIKELY, LIKELY**2 + other**2 / 4, LIKELY * other)
-    unexplained = whole[shows] - best - SYSTEMATIC * max(best, 0.0)
+    unexplained = whole[shows] - best - SYSTEMATIC * abs(best)
     likely = unexplained * smaller <= limit
     apart = np.maximum(abs(start - edges[first]), abs(stop - edges[last]))[shows]
     error = float(apart[likely].max())
-    chance = LIKELY * correlated**0.5 * noise[first, last] / total[first, last]  # what noise alone makes of q
-    sure = -chance < best < 0.3 and error <= (WITHIN if step == 1 else AROUND)  # a fine search sees that far
+    sure = best < 0.3 and error <= (WITHIN if step == 1 else AROUND)  # a fine search sees that far
     return Timing(begin, end, best, bool(sure), max(error, 1.0))
 
 

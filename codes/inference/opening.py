@@ -125,12 +125,16 @@ class Capture:
         """The photograph in linear light, float32 ``(H, W, 3)`` in [0, 1]."""
         return self.tone.linear(self.blur.astype(np.float32) / np.float32(np.iinfo(self.blur.dtype).max))
 
-    def grey_small(self) -> np.ndarray:
-        """Its grey at the size of the spikes, as the spikes would see it if they lay on it exactly."""
+    def grey_small(self, way: int = cv2.INTER_AREA) -> np.ndarray:
+        """Its grey at the size of the spikes, as the spikes would see it if they lay on it exactly.
+
+        Args:
+            way: cv2.INTER_AREA: averaged over whole spike pixels; cv2.INTER_LINEAR: over their middle.
+        """
         h, w = self.spike.shape[1:]
         linear = self.tone.name == "linear"
         seen = self._on_frame(self.blur if linear else self.light())
-        small = cv2.resize(seen, (w, h), interpolation=cv2.INTER_AREA).astype(np.float32)
+        small = cv2.resize(seen, (w, h), interpolation=way).astype(np.float32)
         return grey(small / np.float32(np.iinfo(self.blur.dtype).max) if linear else small, -1)[..., 0]
 
     def grey_frame(self) -> np.ndarray:
@@ -419,29 +423,35 @@ def _searched(capture: Capture, reading: Reading, length: int | None) -> Timing:
 
     Both are told by the best window so far: those of a longer stream would take what moved for a shift.
     """
-    found = find_exposure(capture.grey_small(), capture.spike, length)
+    found = find_exposure(_views(capture), capture.spike, length)
     if found.sure and found.unexplained < FITS:
         return found
     guess = _toned(replace(capture, exposure=slice(found.start, found.stop)), reading)
-    small, long = guess.grey_small(), guess.tfp_long()
+    views, long = _views(guess), guess.tfp_long()
+    small = views[..., 0]
     coarse = align(small, long, scales=True)
     if coarse.best >= ENOUGH:
         way = register(guess.grey_frame(), long, _coarse_way(coarse, small.shape))
         if way.sure:
             h, w = small.shape
             matrix = np.linalg.inv(way.registration.pixels(small.shape, small.shape))
-            small = cv2.warpPerspective(
-                small, matrix, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+            views = cv2.warpPerspective(
+                views, matrix, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
             )
-    again = find_exposure(small, capture.spike, length)
+    again = find_exposure(views, capture.spike, length)
     return min(found, again, key=lambda one: (not one.sure, one.unexplained))
+
+
+def _views(capture: Capture) -> np.ndarray:
+    """The photo in grey as :func:`find_exposure` wants it."""
+    return np.dstack([capture.grey_small(), capture.grey_small(cv2.INTER_LINEAR)])
 
 
 def _time_doubt(capture: Capture, coarse: Alignment | None) -> str:
     """Whether the photograph fits another part of the stream clearly better than the exposure at hand."""
     if coarse is None or not coarse.textured or coarse.best < ENOUGH or len(capture.spike) < 32:
         return ""
-    small = capture.grey_small()
+    small = _views(capture)
     here = misfit(small, capture.spike, capture.exposure)
     length = capture.exposure.stop - capture.exposure.start
     if here < CLEARLY_LATER * 0.02 and length > 16:

@@ -2,8 +2,8 @@
 
 The blurry image is the mean of the light over the exposure, so the mean of the spikes over a window looks most like it
 where the window is the exposure. With C_t the sum of the first t frames, D = C_e - C_s that of the window [s, e), and P
-the projection onto what the image explains (itself and its square, for a tone curve that is not quite known; in each of
-several tiles by a factor of its own), the part of a window that the image does not explain is
+the projection onto what the image explains (in each of several tiles by factors of its own), the part of a window that
+the image does not explain is
 
     q(s, e) = 1 - |P D|^2 / |D|^2
 
@@ -11,9 +11,14 @@ for all windows at once from the inner products of the C_t. The noise of the spi
 independent from pixel to pixel, the scene is not: so every square above is the product of two halves of the pixels,
 those of a chequerboard's black and of its white fields, and no noise has to be known.
 
-A spike comes when its pixel has gathered enough, up to a spike's worth late: the C_t are averaged over some frames
-around t, so that this does not show. How far the result can be trusted is seen by leaving out one tile after another
-(jackknife).
+What an image explains: its grey and the square of it, for a tone curve that is not quite known; its grey as a pixel
+with a small aperture sees it, since a mean over the whole pixel is softer, as a longer exposure is; and by what its
+finest detail differs between black and white fields: without that q falls with the sharpness of D, short windows win.
+
+A spike comes when its pixel has gathered enough, up to a spike's worth late: the C_t are smoothed over some frames
+around t, so that this does not show. What remains of the noise is seen where both halves differ. |D|^2 (q - q_best) in
+units of its variance is twice the logarithm of how much likelier the best window is; all windows for which that is
+small may be the exposure, and the farthest of them says how well it is known.
 """
 
 from dataclasses import dataclass
@@ -32,11 +37,11 @@ SHORTEST = 16
 SPANS = 400
 """A longer stream is first searched in this many spans of frames, then finely around what was found."""
 
-SMOOTH = 1.5
+SMOOTH = 1.0
 """Standard deviation, in pixels, of the smoothing that brings both halves onto one grid."""
 
-AROUND = 8
-"""Frames before and after the instant t over which C_t is averaged."""
+AROUND = 16
+"""Frames before and after the instant t over which C_t is smoothed."""
 
 TILES, LEAST = (3, 4), 8
 """Tiles in each direction, and the pixels that each must have each way."""
@@ -47,14 +52,17 @@ SIGNAL = 0.3
 FITTED = 3
 """Windows on each side of the best that a paraboloid is fitted to."""
 
-WITHIN = 2.0
-"""Frames within which start and end must be known, by two standard deviations of the jackknife."""
+WITHIN = 2
+"""Frames within which start and end must be known."""
+
+LIKELY = 3.0
+"""Windows that fit worse than the best by more standard deviations of the noise are excluded."""
+
+SYSTEMATIC = 0.25
+"""Nor is a window excluded by less than this share of what the best leaves unexplained: of that, noise is no part."""
 
 TOLERANCE = 5
-"""Windows that differ by more frames from the best must fit clearly worse."""
-
-APART = 2.0
-"""'Clearly': by this many standard deviations of the difference."""
+"""Frames by which sharp frames may be late."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class Timing:
         start, stop: the frames [start, stop) that fit the image best.
         unexplained: share of their mean that the image does not explain, beyond noise; 0 is a perfect fit.
         sure: whether start and stop are known well enough.
-        error: two standard deviations of start or stop, whichever is known less, in frames.
+        error: by how many frames start or stop may be off.
     """
 
     start: int
@@ -79,7 +87,8 @@ def find_exposure(image: np.ndarray, spike: np.ndarray, length: int | None = Non
     """The window of a stream whose mean looks most like the blurry image.
 
     Args:
-        image: grey blurry image in linear light at the size of the spikes, float ``(h, w)``, lying as they do.
+        image: grey blurry image in linear light at the size of the spikes, float ``(h, w)``, lying as they do; or
+            ``(h, w, 2)``: averaged over whole spike pixels, and over their middle.
         spike: ``(T, h, w)``, zeros and ones.
         length: of the exposure in frames; None: unknown.
 
@@ -91,7 +100,8 @@ def find_exposure(image: np.ndarray, spike: np.ndarray, length: int | None = Non
     edges = np.unique(np.append(np.arange(0, total, step), total))
     found = _search(image, spike, edges, length, step)
     if step > 1:
-        near = [np.arange(max(at - 2 * step, 0), min(at + 2 * step, total) + 1) for at in (found.start, found.stop)]
+        reach = 2 * step + AROUND
+        near = [np.arange(max(at - reach, 0), min(at + reach, total) + 1) for at in (found.start, found.stop)]
         fine = _search(image, spike, np.unique(np.concatenate(near)), length, 1)
         found = Timing(fine.start, fine.stop, fine.unexplained, found.sure and fine.sure, fine.error)
     return found
@@ -121,7 +131,7 @@ def find_instants(pictures: list[np.ndarray], spike: np.ndarray) -> list[int | N
     short /= np.maximum(np.linalg.norm(short, axis=1, keepdims=True), 1e-12)
     found = []
     for picture in pictures:
-        small = flattened(_halves(picture, spike[:0], np.arange(1))[0]).ravel()
+        small = flattened(_halves(picture, spike[:0], np.arange(1))[0][..., 0]).ravel()
         match = short @ (small / max(float(np.linalg.norm(small)), 1e-12))
         best = int(match.argmax())
         far = np.abs(np.arange(len(match)) - best) > 2 * TOLERANCE
@@ -157,46 +167,35 @@ def _pairs(pairs) -> str:
 
 def _search(image, spike, edges: np.ndarray, length: int | None, step: int, shortest: int = SHORTEST) -> Timing:
     """The best window that begins and ends at one of several frames."""
-    parts = explained, energy, auto, along = _products(image, spike, edges)
+    fits, total, noisy, same = _products(image, spike, edges)
     start, stop = np.meshgrid(edges, edges, indexing="ij")
     span = stop - start
     if length:
         allowed = (abs(span - length) < step) & (span > 0)
     else:
         allowed = span >= min(shortest, edges[-1] - edges[0])
-
-    sums = [part.sum(axis=0) for part in (explained, energy, auto, along)]
-
-    def misfits(tile=None):
-        fits, total, noisy, same = sums if tile is None else [s - p[tile] for s, p in zip(sums, parts, strict=True)]
-        shows = allowed & (total > SIGNAL * noisy) & (same > 0)
-        return np.where(shows, 1 - fits / np.where(shows, total, 1), np.inf)
-
-    whole = misfits()
+    shows = allowed & (total > SIGNAL * noisy) & (same > 0)
+    whole = np.where(shows, 1 - fits / np.where(shows, total, 1), np.inf)
     first, last = np.unravel_index(whole.argmin(), whole.shape)
     best = float(whole[first, last])
     if not np.isfinite(best):
         return Timing(int(edges[0]), int(edges[-1]), 1.0, False)
-    place = _between(whole, edges, length)
-    begin, end = (int(np.clip(round(value), edges[0], edges[-1])) for value in place)
+    begin, end = (int(np.clip(round(value), edges[0], edges[-1])) for value in _between(whole, edges, length))
     end = begin + length if length and step == 1 else end
-    if len(energy) < 4:
-        return Timing(begin, end, best, False)
-    without = [misfits(tile) for tile in range(len(energy))]
-    if not all(np.isfinite(each[first, last]) for each in without):  # a single part shows it
-        return Timing(begin, end, best, False)
-    deviation = _jackknife([_between(each, edges, length) for each in without]).max()
-    far = np.maximum(abs(start - edges[first]), abs(stop - edges[last])) > max(TOLERANCE, 2 * step)
-    far &= np.isfinite([whole, *without]).all(axis=0)
-    apart = [each[far] - each[first, last] for each in without]
-    clear = (whole[far] - best > APART * _jackknife(apart)).all()
-    sure = best < 0.3 and clear and 2 * deviation <= max(WITHIN, 2 * (step - 1))
-    return Timing(begin, end, best, bool(sure), 2 * float(deviation))
-
-
-def _jackknife(estimates: list) -> np.ndarray:
-    """Standard deviation of an estimate from those without one part each, ``(parts, ...)``."""
-    return np.sqrt(len(estimates) - 1) * np.std(estimates, axis=0)
+    correlated = 2 * np.pi * SMOOTH**2 / spike[0].size
+    noise, energy = np.maximum(noisy - total, 1e-12), total[shows]
+    smaller = np.minimum(energy, total[first, last])
+    own = smaller * (noise[shows] / energy + noise[first, last] / total[first, last])
+    unshared = np.minimum(own, (noise[first][:, None] + noise[last])[shows])
+    variance = correlated * noise[first, last]  # of the noise against a change of the light
+    other = correlated**0.5 * unshared / variance  # deviation of the noise against itself
+    limit = variance * np.where(other < 2 * LIKELY, LIKELY**2 + other**2 / 4, LIKELY * other)
+    unexplained = whole[shows] - best - SYSTEMATIC * abs(best)
+    likely = unexplained * smaller <= limit
+    apart = np.maximum(abs(start - edges[first]), abs(stop - edges[last]))[shows]
+    error = float(apart[likely].max())
+    sure = best < 0.3 and error <= (WITHIN if step == 1 else AROUND)  # a fine search sees that far
+    return Timing(begin, end, best, bool(sure), max(error, 1.0))
 
 
 def _between(misfit: np.ndarray, edges: np.ndarray, length: int | None) -> tuple[float, float]:
@@ -221,30 +220,29 @@ def _between(misfit: np.ndarray, edges: np.ndarray, length: int | None) -> tuple
     return tuple(place)
 
 
-def _products(image, spike, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of each tile and window ``(tiles, starts, stops)``: |P D|^2, |D|^2, the same with noise, <image, D>."""
+def _products(image, spike, edges: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of each window ``(starts, stops)``: |P D|^2, |D|^2, the same with noise, <image, D>; the sums of all tiles."""
     seen, *halves = _halves(image, spike, edges)
+    views = np.concatenate([seen[..., :1], seen[..., :1] ** 2, seen[..., 1:]], axis=-1).astype(np.float64)
     rows, columns = (
         np.linspace(0, side, max(min(most, side // LEAST), 1) + 1).astype(int)
-        for side, most in zip(seen.shape, TILES, strict=True)
+        for side, most in zip(seen.shape, TILES, strict=False)
     )
-    smooth = _averaging(edges)
-    out = []
+    smooth = _smoothing(edges)
+    halves = [(smooth @ half.reshape(len(edges), -1)).reshape(half.shape) for half in halves]
+    grams = np.zeros((3, len(edges), len(edges)))
+    along = np.zeros(len(edges))
     for top, bottom in zip(rows[:-1], rows[1:], strict=True):
         for left, right in zip(columns[:-1], columns[1:], strict=True):
-            tile = seen[top:bottom, left:right].reshape(-1)
-            basis = np.stack([tile, tile**2], axis=1).astype(np.float64)
+            basis = views[top:bottom, left:right].reshape(-1, views.shape[-1])
             basis, signs = np.linalg.qr(basis - basis.mean(axis=0))
             basis[:, 0] *= np.sign(signs[0, 0]) or 1
             black, white = (half[:, top:bottom, left:right].reshape(len(edges), -1) for half in halves)
             black, white = (half - half.mean(axis=1, keepdims=True) for half in (black, white))
-            cross = smooth @ (black @ white.T) @ smooth.T
-            noisy = smooth @ ((black @ black.T + white @ white.T) / 2) @ smooth.T
-            on = [smooth @ (half @ basis.astype(np.float32)) for half in (black, white)]
-            along = (on[0] + on[1])[:, 0] / 2
-            out.append((_squares(on[0] @ on[1].T), _squares(cross), _squares(noisy), along[None] - along[:, None]))
-    fitted, energy, noise, along = (np.stack(each) for each in zip(*out, strict=True))
-    return fitted, energy, noise, along
+            on = [half @ basis.astype(np.float32) for half in (black, white)]
+            grams += on[0] @ on[1].T, black @ white.T, (black @ black.T + white @ white.T) / 2
+            along += (on[0] + on[1])[:, 0] / 2
+    return *map(_squares, grams), along[None] - along[:, None]
 
 
 def _squares(gram: np.ndarray) -> np.ndarray:
@@ -254,16 +252,15 @@ def _squares(gram: np.ndarray) -> np.ndarray:
     return square[:, None] + square[None] - 2 * gram
 
 
-def _averaging(edges: np.ndarray) -> np.ndarray:
-    """The matrix that averages over edges around each, as many before as after it, float64 ``(edges, edges)``."""
-    known = set(edges.tolist())
-    matrix = np.zeros((len(edges), len(edges)))
-    for row, edge in enumerate(edges.tolist()):
-        reach = 0
-        while reach < AROUND and {edge - reach - 1, edge + reach + 1} <= known:
-            reach += 1
-        near = abs(edges - edge) <= reach
-        matrix[row, near] = 1 / near.sum()
+def _smoothing(edges: np.ndarray) -> np.ndarray:
+    """The matrix that puts a parabola through the values around each edge, float32 ``(edges, edges)``.
+
+    A plain mean would see exposures with soft ends, which look most like shorter ones.
+    """
+    matrix = np.zeros((len(edges), len(edges)), np.float32)
+    for row, edge in enumerate(edges):
+        near = abs(edges - edge) <= AROUND
+        matrix[row, near] = np.linalg.pinv(np.vander((edges[near] - edge) / AROUND, 3, increasing=True))[0]
     return matrix
 
 
@@ -271,9 +268,10 @@ def _halves(image, spike, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
     """The image, and the sums of the frames before each edge, of every second pixel and of the others.
 
     Returns:
-        ``(h, w)`` and twice ``(edges, h, w)``, smoothed, and shrunk where they are large.
+        ``(h, w, n + 1)``: the image's n pictures, and by what its finest detail differs between the halves; and twice
+        ``(edges, h, w)``: all smoothed, and shrunk where they are large.
     """
-    height, width = image.shape
+    height, width = image.shape[:2]
     factor = min(1.0, (PIXELS / (height * width)) ** 0.5)
     size = max(int(width * factor), 8), max(int(height * factor), 8)
 
@@ -282,9 +280,11 @@ def _halves(image, spike, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
         return picture if factor == 1 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
     black = np.indices((height, width)).sum(axis=0) % 2 == 0
-    seen = small(image)
+    views = np.reshape(image, (height, width, -1)).astype(np.float32)
+    leaked = views[..., -1:] * np.where(black, 1, -1)[..., None]
+    seen = small(np.concatenate([views, leaked], axis=-1))
     total = np.zeros((height, width), np.float32)
-    halves = np.empty((2, len(edges), *seen.shape), np.float32)
+    halves = np.empty((2, len(edges), *seen.shape[:2]), np.float32)
     before = edges[0]
     for index, edge in enumerate(edges):
         total += spike[before:edge].sum(axis=0, dtype=np.float32)

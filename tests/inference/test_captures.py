@@ -75,6 +75,13 @@ def test_the_exposure_is_found(before, length, vth):
     assert known.sure and abs(known.start - before) <= 2 and known.stop - known.start == length
 
 
+def test_the_exposure_of_a_dim_slow_scene_is_not_taken_for_a_shorter_one():
+    """Soft ends in time, or half the pixels compared with the others, once made such windows look shorter."""
+    one = simulated(6, size=(384, 512), motion=24, length=150, before=30, after=40, vth=2)
+    found = find_exposure(one.grey, one.spike)
+    assert found.sure and abs(found.start - 30) <= 1 and abs(found.stop - 180) <= 1
+
+
 def test_a_still_scene_and_another_scene_tell_no_exposure():
     still = simulated(2, motion=0)
     assert not find_exposure(still.grey, still.spike).sure
@@ -147,6 +154,16 @@ def test_a_dark_even_scene_tells_no_tone():
     assert not found.sure and found.tone == Tone() and "contrast" in found.why
     capture = open_capture(photo, spike)
     assert capture.tone == Tone() and any("cannot tell" in note for note in capture.notes)
+
+
+def test_a_faint_picture_tells_its_tone_if_the_noise_is_fainter():
+    light = np.float32(0.5 + 0.25 * (world(3, 300)[20:260, 20:276] - 0.4))
+    seen = cv2.resize(light, (64, 60), interpolation=cv2.INTER_AREA) @ GREY
+    rate = spikes_from_frames(np.repeat(seen[None], 97, 0), 3).mean(axis=0)
+    found = estimate(np.uint8(np.rint(255 * Tone("gamma:2.2").coded(light))), rate)
+    assert found.sure and abs(found.tone.gamma - 2.2) <= 0.1
+    noisy = rate + np.random.default_rng(0).normal(0, 0.1, rate.shape).astype(np.float32)
+    assert not estimate(np.uint8(np.rint(255 * Tone("gamma:2.2").coded(light))), noisy.clip(0, 1)).sure
 
 
 def test_a_coded_photo_is_deblurred_in_linear_light():

@@ -52,7 +52,7 @@ SIGNAL = 0.3
 FITTED = 3
 """Windows on each side of the best that a paraboloid is fitted to."""
 
-WITHIN = 3
+WITHIN = 5
 """Frames within which start and end must be known."""
 
 LIKELY = 3.0

@@ -110,7 +110,9 @@ class DeblurConfig:
         metavar="N|LIST",
         group=MAKE,
     )
-    method: str = option("ldn", "ldn is the student", choices=tuple(method_names()[1:]), group=MAKE)
+    method: str | None = option(
+        None, "default: the student whose weights are named, else LDN", choices=tuple(method_names()[1:]), group=MAKE
+    )
     spike_gain: Literal["auto", "off"] = option(
         "off", "auto: spikes as bright as the image, for the authors' weights at other thresholds", group=MAKE
     )
@@ -296,7 +298,7 @@ def main() -> None:
         chosen_instants(cfg.frames, known)  # refused before work begins
     paths = {f"{flag}_path": path for flag, path in weights_of(cfg).items()}
     deblurrer = Deblurrer(
-        cfg.method,
+        cfg.method or "",
         device=cfg.device,
         precision=cfg.precision,
         tile=cfg.tile,

@@ -23,6 +23,7 @@ from codes.inference.colour import Palette
 from codes.inference.methods import Method, load_method
 from codes.inference.opening import SCALE, Capture, Reading, open_capture
 from codes.inference.rates import Clock, fired, on_grid
+from codes.model.registry import student_of
 from codes.registration import Registration
 from codes.spike import evenly, refuse_outside
 from codes.student import exposure_gain
@@ -99,7 +100,8 @@ class Deblurrer:
     """Sharp images at any instants of an exposure.
 
     Args:
-        method: one of :func:`codes.inference.methods.methods`: 'ldn' (the student), 'teacher', 'sdm', ...
+        method: one of :func:`codes.inference.methods.methods`: 'ldn', 'sdmnet' (students), 'teacher', 'sdm', ...; '' is
+            the student whose weights are named, else the LDN.
         bsn_path, sr_path, deblur_path: weight files; '' is ours in model/.
         **paths: likewise those of the other networks of the registry: ``san_path``, ``stir_path``, ...
         device: 'auto', 'cpu', 'cuda', ...
@@ -117,7 +119,7 @@ class Deblurrer:
 
     def __init__(
         self,
-        method: str = "ldn",
+        method: str = "",
         bsn_path: str = "",
         sr_path: str = "",
         deblur_path: str = "",
@@ -130,13 +132,14 @@ class Deblurrer:
     ):
         if tile not in (0, -1) and (tile < 64 or tile % SCALE):
             raise InputError(f"--tile is {tile}; expected a multiple of {SCALE} of at least 64, 0 (whole) or -1 (auto)")
-        self.name, self.device, self.precision, self.tile = method, choose_device(device), precision, tile
+        self.device, self.precision, self.tile = choose_device(device), precision, tile
         if spike_gain not in ("auto", "off"):
             raise InputError(f"spike_gain is '{spike_gain}'; expected 'auto' or 'off'")
         self.spike_gain, self.hold_colour = spike_gain, hold_colour
         autocast(self.device, precision)
         paths |= {"bsn_path": bsn_path, "sr_path": sr_path, "deblur_path": deblur_path}
         by_flag: dict[str, Any] = {name.removesuffix("_path"): path for name, path in paths.items()}
+        self.name = method or student_of([flag for flag, path in by_flag.items() if path])
         self.weights = Weights(**by_flag)
         self._methods: dict[int, Method] = {}
         self.method = self._method(max(tile, 0))

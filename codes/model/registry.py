@@ -135,9 +135,25 @@ NETWORKS: dict[str, Network] = {
 """Key -> record, in the order of the tables."""
 
 
+STUDENT = "ldn"
+"""The student that deblurs where neither a method nor weights are named."""
+
+
 def students() -> list[str]:
     """The keys of the students."""
     return [key for key, network in NETWORKS.items() if network.role == "student"]
+
+
+def student_of(flags) -> str:
+    """The student whose weights are named, by the flags of all weight files that are; else :data:`STUDENT`.
+
+    Raises:
+        InputError: weights of several students.
+    """
+    named = [key for key in students() if NETWORKS[key].flag in flags]
+    if len(named) > 1:
+        raise InputError(f"weights of {' and '.join(NETWORKS[key].title for key in named)}; say by which --method")
+    return named[0] if named else STUDENT
 
 
 def network_of(key: str, role: str = "") -> Network:

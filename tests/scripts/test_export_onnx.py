@@ -55,7 +55,7 @@ def test_the_example_of_the_docs_deblurs(tmp_path, monkeypatch):
     stream = eval(reading, {"np": np, "file": tmp_path / "stream.dat", "h": 16, "w": 24})
     np.testing.assert_array_equal(stream, spike[:, :16, :24])
     for instant in (0, 20, 68, 130):
-        expected = Deblurrer(device="cpu", hold_colour=False)(blur, spike, [instant], **plain)[0]
+        expected = Deblurrer("ldn", device="cpu", hold_colour=False)(blur, spike, [instant], **plain)[0]
         assert np.abs(scope["deblur"](blur, spike, instant).astype(int) - expected).max() <= 1
 
 

@@ -32,6 +32,9 @@ OTHER_BITS = "packed with the other bit order"
 CLEARLY_LATER = 0.1
 """An exposure is doubted if this share of its mean does not fit the photograph, and half of that fits elsewhere."""
 
+CLOSE = 2
+"""Frames within which an exposure must be known to be taken, or missed, before a registration is tried."""
+
 FITS = 0.02
 """Share of the mean over an exposure that may be unexplained where photo and spikes lie on one another."""
 
@@ -424,7 +427,7 @@ def _searched(capture: Capture, reading: Reading, length: int | None) -> Timing:
     Both are told by the best window so far: those of a longer stream would take what moved for a shift.
     """
     found = find_exposure(_views(capture), capture.spike, length)
-    if found.sure and found.unexplained < FITS:
+    if found.sure and found.error <= CLOSE and found.unexplained < FITS:
         return found
     guess = _toned(replace(capture, exposure=slice(found.start, found.stop)), reading)
     views, long = _views(guess), guess.tfp_long()
@@ -459,7 +462,7 @@ def _time_doubt(capture: Capture, coarse: Alignment | None) -> str:
     found = find_exposure(small, capture.spike)
     start, stop = capture.exposure.start, capture.exposure.stop
     apart = max(abs(found.start - start), abs(found.stop - stop))
-    if found.sure and apart > 8 and found.unexplained < 0.5 * here:
+    if found.sure and found.error <= CLOSE and apart > 8 and found.unexplained < 0.5 * here:
         return (
             f"the photo was taken during other frames of the stream than {start}:{stop}; try --exposure "
             f"{found.start}:{found.stop} ({_fit_words(found)} instead of {100 * here:.2f} %)"

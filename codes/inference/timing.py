@@ -61,6 +61,9 @@ LIKELY = 3.0
 SYSTEMATIC = 0.25
 """Nor is a window excluded by less than this share of what the best leaves unexplained: of that, noise is no part."""
 
+ENDS = 5e-4
+"""Nor by less than this where the best begins or ends with the stream: there the C_t are extrapolated."""
+
 TOLERANCE = 5
 """Frames by which sharp frames may be late."""
 
@@ -190,7 +193,8 @@ def _search(image, spike, edges: np.ndarray, length: int | None, step: int, shor
     variance = correlated * noise[first, last]  # of the noise against a change of the light
     other = correlated**0.5 * unshared / variance  # deviation of the noise against itself
     limit = variance * np.where(other < 2 * LIKELY, LIKELY**2 + other**2 / 4, LIKELY * other)
-    unexplained = whole[shows] - best - SYSTEMATIC * abs(best)
+    at_an_end = begin == 0 or end == len(spike)
+    unexplained = whole[shows] - best - max(SYSTEMATIC * abs(best), ENDS * at_an_end)
     likely = unexplained * smaller <= limit
     apart = np.maximum(abs(start - edges[first]), abs(stop - edges[last]))[shows]
     error = float(apart[likely].max())

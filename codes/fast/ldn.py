@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import torch
+from torch.nn import functional as F
 
 from codes.fast.pieces import pieces
 from codes.model import ldn_model
@@ -56,15 +57,6 @@ class Deblur_Net(ldn_model.Deblur_Net):  # noqa: N801 (the official name)
             yield slice(2 * start, 2 * stop), part
 
     def predict(self, blur: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """``pred`` of both inputs without joining them, as products of matrices, which a 1x1 convolution is.
-
-        Args:
-            blur, x: ``(B, 3, h, w)`` and ``(B, 16, h, w)``.
-
-        Returns:
-            ``(B, C, h, w)``, C as in ``pred``.
-        """
-        ours, theirs = self.pred.weight.flatten(1).expand(len(x), -1, -1).split((blur.shape[1], x.shape[1]), dim=2)
-        pixels = x.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)  # no copy: x is channels-last
-        light = torch.baddbmm(self.pred.bias[:, None], ours, blur.flatten(2))
-        return torch.baddbmm(light, theirs, pixels).unflatten(2, x.shape[-2:])
+        """``pred`` of both inputs, ``(B, 3, h, w)`` and ``(B, 16, h, w)``, without joining them first."""
+        weight = self.pred.weight
+        return F.conv2d(x, weight[:, 3:]).add_(F.conv2d(blur, weight[:, :3], self.pred.bias))

@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
 
     about = {"Data": str(cfg.captures), "Weights": f"{init}; {weights}", "Steps": str(run.total), "Sensor": str(sensor)}
     compare(cfg, captures, plan["before"], reading, deblurrer(weights), about)
-    print(f"{weights}: use it with --method {network.key} --{network.flag}_path; {cfg.out / 'index.html'} shows it")
+    print(f"{weights}: use it with --{network.flag}_path; {cfg.out / 'index.html'} shows it")
 
 
 if __name__ == "__main__":

@@ -11,17 +11,9 @@ tests/fast, which compares it with the plain class.
 import torch
 from torch import nn
 
-from codes.fast import bsn, edsr, ldn, san, sdmnet
+from codes.fast import bsn, edsr, ldn, san
 
-FORMS = (
-    bsn.ShiftConv,
-    bsn.BSN,
-    edsr.EDSR,
-    ldn.Deblur_Net,
-    sdmnet.SDMNet,
-    san.ImplicitFusion,
-    san.DeformableConvolution,
-)
+FORMS = (bsn.ShiftConv, bsn.BSN, edsr.EDSR, ldn.Deblur_Net, san.ImplicitFusion, san.DeformableConvolution)
 """All fast classes; each has its plain one as its only base."""
 
 FAST: dict[type, type] = {form.__base__: form for form in FORMS}

@@ -1,7 +1,5 @@
 """The LDN for a CPU: in pieces that stay near the caches, and its last layer without joining its two inputs."""
 
-from collections.abc import Iterator
-
 import torch
 from torch.nn import functional as F
 
@@ -37,26 +35,21 @@ class Deblur_Net(ldn_model.Deblur_Net):  # noqa: N801 (the official name)
         self, blur: torch.Tensor, image: torch.Tensor, spike: torch.Tensor, weights: torch.Tensor | None = None
     ) -> torch.Tensor:
         """As the plain form."""
-        return torch.cat(
-            [self.predict(blur[:, :, rows], x) for rows, x in self.strips(self.features(image, spike), weights)], dim=2
-        )
-
-    def strips(self, x: torch.Tensor, weights: torch.Tensor | None) -> Iterator[tuple[slice, torch.Tensor]]:
-        """What the last layer is given of :meth:`features`, some of the image's rows at a time.
-
-        Yields:
-            rows of the image, and the decoder's result there, ``(B, 16, rows, W)``.
-        """
+        x = self.features(image, spike)
         x = self.sa(self.ca(x) if weights is None else x * weights)
         x = self.decoder1(self.resBlock2(self.resBlock1(x)))
         height = x.shape[-2]
         step = pieces(x, 64 * len(x) * x.shape[-1], height)
+        if step == height:
+            return self._predict(blur, self.decoder2(x))
+        strips = []
         for start in range(0, height, step):  # two rows of the result for each, which see its neighbours on both sides
             stop, above = min(start + step, height), min(start, 1)
-            part = self.decoder2(x[:, :, start - above : stop + 1])[:, :, 2 * above :][:, :, : 2 * (stop - start)]
-            yield slice(2 * start, 2 * stop), part
+            rows = self.decoder2(x[:, :, start - above : stop + 1])[:, :, 2 * above :][:, :, : 2 * (stop - start)]
+            strips.append(self._predict(blur[:, :, 2 * start : 2 * stop], rows))
+        return torch.cat(strips, dim=2)
 
-    def predict(self, blur: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """``pred`` of both inputs, ``(B, 3, h, w)`` and ``(B, 16, h, w)``, without joining them first."""
+    def _predict(self, blur: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """``pred`` of both inputs, without joining them first."""
         weight = self.pred.weight
         return F.conv2d(x, weight[:, 3:]).add_(F.conv2d(blur, weight[:, :3], self.pred.bias))

@@ -147,18 +147,10 @@ class SDMNet(nn.Module):
             ``(B, 3, H, W)``, not clipped.
         """
         seen = self.seen(image[:, :1], spike, spike.amax(dim=(-2, -1)) if brightest is None else brightest)
-        return self.sharp(blur, self.gate(image), self.ldn.decode(blur, image[:, 2:], seen, weights))
-
-    @staticmethod
-    def gate(image: torch.Tensor) -> torch.Tensor:
-        """The gate for each pixel, ``(B, 1, H, W)``; ``image`` is of :meth:`encode`."""
-        return F.interpolate(image[:, 1:2], scale_factor=4.0, mode="bilinear")
-
-    @staticmethod
-    def sharp(blur: torch.Tensor, gate: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-        """What the network is: blur * (1 + ratio) + light + gate * colour; ``outputs`` are ratio, light and colour."""
-        ratio, light, colour = outputs.to(blur.dtype).split((1, 1, 3), dim=1)
-        return torch.addcmul(blur, blur, ratio).add_(light).addcmul_(colour, gate.to(blur.dtype))
+        outputs = self.ldn.decode(blur, image[:, 2:], seen, weights).to(blur.dtype)
+        ratio, light, colour = outputs.split((1, 1, 3), dim=1)
+        gate = F.interpolate(image[:, 1:2], scale_factor=4.0, mode="bilinear").to(blur.dtype)
+        return torch.addcmul(blur, blur, ratio).add_(light).addcmul_(colour, gate)
 
     def seen(self, grey: torch.Tensor, spike: torch.Tensor, brightest: torch.Tensor) -> torch.Tensor:
         """What the LDN is given of the spikes: the pyramid, and what the SDM makes of it.

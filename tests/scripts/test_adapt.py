@@ -90,7 +90,7 @@ def test_minutes_are_steps_that_stay(captures, adapted, tmp_path):
 def test_an_ldn_stays_one(captures, tmp_path):
     init = ["--init_path", ROOT / "model/DeblurNet_photo.pth"]
     said, _ = call(SCRIPT, captures, "--out", tmp_path / "out", *SMALL, *init, "--steps", 1)
-    assert "--method ldn --deblur_path" in said
+    assert "use it with --deblur_path" in said
     assert isinstance(load_student(tmp_path / "out/DeblurNet_adapted.pth"), Deblur_Net)
 
 

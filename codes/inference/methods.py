@@ -22,7 +22,8 @@ from codes.engine.weights import Weights, record_of
 from codes.errors import InputError
 from codes.image import grey
 from codes.inference.tiles import Tiled, decode_tiles
-from codes.model.registry import students
+from codes.model.registry import ALONG, students
+from codes.motion import Joined
 from codes.sdm import Enlarge, Teacher
 from codes.spike import EXPOSURE, middle_tfi, mirrored, tfp
 from codes.student import Sight, exposure_gain
@@ -176,6 +177,32 @@ def student(key: str) -> Callable[..., Method]:
     return method
 
 
+def along_motion(key: str) -> Callable[..., Method]:
+    """The method of a student whose frames one motion joins."""
+
+    def method(weights: Weights, device: torch.device, tile: int = 0) -> Method:
+        alone = student(key)(weights, device, tile)
+
+        def start(blur, spike, exposure=EXPOSURE) -> Images:
+            joined: list[Joined] = []
+
+            def frames_of(image, stream):
+                images = alone.start(image[None], stream[None], exposure)
+                return lambda instants: images(instants)[0]
+
+            def images(instants):
+                if not joined:
+                    pairs = zip(blur, spike, strict=True)
+                    joined.extend(Joined(image, frames_of(image, stream), exposure) for image, stream in pairs)
+                return torch.stack([one(instants) for one in joined])
+
+            return images
+
+        return replace(alone, name=key + ALONG, title=f"{alone.title}, joined along the motion", start=start)
+
+    return method
+
+
 def spkdeblurnet(weights: Weights, device: torch.device, tile: int = 0) -> Method:
     """SpkDeblurNet, which learned from sharp images; each instant is an image and a window of its own."""
     network: Any = place(weights.load("spkdeblurnet"), device).eval()
@@ -228,6 +255,7 @@ def methods() -> dict[str, Callable[..., Method]]:
         "sdm_stir": sdm_stir,
         "teacher": cascade,
         **{key: student(key) for key in students()},
+        **{key + ALONG: along_motion(key) for key in students()},
         "spkdeblurnet": spkdeblurnet,
     }
 

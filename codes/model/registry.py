@@ -139,6 +139,10 @@ STUDENT = "ldn"
 """The student that deblurs where neither a method nor weights are named."""
 
 
+ALONG = "_motion"
+"""What the name of a student's method ends with where its frames are joined along the motion (:mod:`codes.motion`)."""
+
+
 def students() -> list[str]:
     """The keys of the students."""
     return [key for key, network in NETWORKS.items() if network.role == "student"]
@@ -171,7 +175,7 @@ def network_of(key: str, role: str = "") -> Network:
 def method_names() -> list[str]:
     """The methods of :mod:`codes.inference.methods`, in the order of the tables."""
     spikes, sdms = ["tfp", "tfi", "stir"], ["sdm", "sdm21", "sdm_bsn", "sdm_stir"]
-    return ["blur", *spikes, *sdms, "teacher", *students(), "spkdeblurnet"]
+    return ["blur", *spikes, *sdms, "teacher", *students(), *(key + ALONG for key in students()), "spkdeblurnet"]
 
 
 def weight_options() -> dict[str, str]:

@@ -1,0 +1,246 @@
+"""Frames that one motion joins: sharper than each of them alone.
+
+A student computes every instant by itself. But the sharp frames of an exposure show one scene that moves, and together
+they make the photograph (S-SDM, equation 2, with the frames traced back to one of them):
+
+    B = 1/N sum_t W_t S
+
+S is the sharp image at the centre of the exposure and W_t moves it to where the scene was at t. The student's frames
+tell the motion (optical flow between 7 of them), and so the light that the motion has smeared over the photograph, at
+the photograph's resolution, can be brought back: a deconvolution along each pixel's own path (Tai, Tan and Brown,
+"Richardson-Lucy deblurring for scenes under a projective motion path", PAMI 2011), here by conjugate gradients from the
+mean of the student's frames along the motion. Nothing is trained, and no sharp image is read.
+
+Where the flow to the centre and the flow back disagree, pixels come or go behind others and the equation does not hold:
+the photograph is not believed there, and a frame stays the student's.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from codes.image import grey
+from codes.spike import EXPOSURE, evenly
+
+KEYS = 7
+"""Instants between which the motion is measured."""
+STEPS = 4
+"""Conjugate gradient steps."""
+PRIOR, DOUBT = 0.01, 8 / 255
+"""Weight of the student's image, where the photograph weighs 1, is (noise / DOUBT)² but at least PRIOR."""
+ASTRAY, UNLIKE = 2.0, 0.15
+"""Image pixels by which flow and flow back may disagree, and by what share of white the images that they join."""
+SPACING, FEWEST, MOST = 4.0, 9, 49
+"""Image pixels between two positions on the path of the fastest pixels, and how many positions there are."""
+SATURATED = 0.995
+"""Photographs are not believed above: their light is cut off there."""
+SMALLEST = 64
+"""Shortest side in image pixels at which optical flow is looked for."""
+
+Frames = Callable[[Sequence[int]], torch.Tensor]
+"""From M instants to ``(M, 3, H, W)``."""
+
+
+def flow(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Where the pixels of one image lie in another: DIS flow (Kroeger et al., ECCV 2016) at half the size.
+
+    Args:
+        first, second: ``(3, H, W)``, B,G,R in [0, 1], even sides.
+
+    Returns:
+        float32 ``(1, 2, H/2, W/2)``, (right, down) in image pixels, on the grid of ``first``; 0 of images with a side
+        below :data:`SMALLEST`.
+    """
+    height, width = first.shape[-2:]
+    if min(height, width) < SMALLEST:
+        return first.new_zeros(1, 2, height // 2, width // 2)
+    small = F.avg_pool2d(grey(torch.stack([first, second])), 2)
+    small = small / small.amax().clamp(min=1e-6)  # a dark scene has 8 bits too
+    bytes_ = (255 * small[:, 0]).round().byte().cpu().numpy()
+    found = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*bytes_, None)
+    return 2 * torch.from_numpy(np.nan_to_num(found)).permute(2, 0, 1)[None].contiguous().to(first)
+
+
+@lru_cache(maxsize=2)
+def pixel_centres(height: int, width: int, device: torch.device) -> torch.Tensor:
+    """``(1, 2, H, W)``: where the pixels are, (right, down), from -1 to 1 between the image's edges."""
+    x, y = ((2 * torch.arange(side, device=device) + 1) / side - 1 for side in (width, height))
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None]
+
+
+def warp(image: torch.Tensor, moved: torch.Tensor, mode: str = "bilinear") -> torch.Tensor:
+    """An image as seen from another instant: at each pixel what lies ``moved`` away.
+
+    Args:
+        image: ``(1, C, H, W)``.
+        moved: ``(n, 2, H, W)``, or coarser by a whole number each way; (right, down) in image pixels.
+        mode: 'bilinear' or 'bicubic'.
+
+    Returns:
+        ``(n, C, H, W)``; beyond the border, the border's pixels.
+    """
+    height, width = image.shape[-2:]
+    share = moved.new_tensor([2 / width, 2 / height])[:, None, None]
+    grid = F.interpolate(moved * share, (height, width)) + pixel_centres(height, width, moved.device)
+    images = image.expand(len(moved), -1, -1, -1)
+    return F.grid_sample(images, grid.permute(0, 2, 3, 1), mode, "border", align_corners=False)
+
+
+class Joint(NamedTuple):
+    """How a frame and the centre's belong together: flow to the centre and back, and how far each is to be trusted."""
+
+    there: torch.Tensor
+    back: torch.Tensor
+    trust: torch.Tensor
+    trust_back: torch.Tensor
+
+
+def halved(image: torch.Tensor) -> torch.Tensor:
+    """``(1, 3, H, W)`` at half the size."""
+    return F.avg_pool2d(image, 2)
+
+
+def doubled(weights: torch.Tensor) -> torch.Tensor:
+    """``(1, 1, h, w)`` at twice the size."""
+    return F.interpolate(weights, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def gap(there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+    """How far from its beginning one arrives, going there and back: ``(1, 1, h, w)`` of flows, in image pixels."""
+    returned = warp(back, there / 2)  # a pixel of the flows is two of the image
+    return (there + returned).norm(dim=1, keepdim=True)
+
+
+def trust(first: torch.Tensor, second: torch.Tensor, there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+    """How far two images show the same thing, where a flow leads.
+
+    Args:
+        first, second: ``(1, 3, H, W)``.
+        there: ``(1, 2, H/2, W/2)``, the flow from the first to the second.
+        back: from the second to the first.
+
+    Returns:
+        ``(1, 1, H/2, W/2)``, weights in [0, 1] on the grid of the first.
+    """
+    apart = halved(first) - warp(halved(second), there / 2)
+    apart = F.avg_pool2d(apart, 9, stride=1, padding=4, count_include_pad=False).abs().amax(dim=1, keepdim=True)
+    return torch.exp(-((gap(there, back) / ASTRAY) ** 2) - (apart / UNLIKE) ** 2)
+
+
+def between(keys: Sequence[int], times) -> torch.Tensor:
+    """``(len(times), len(keys))``: what to multiply values at ``keys`` by for the polynomial through them at times."""
+    middle, half = (keys[0] + keys[-1]) / 2, max((keys[-1] - keys[0]) / 2, 1)
+
+    def powers(at):
+        return ((np.asarray(at, float)[:, None] - middle) / half) ** np.arange(len(keys))
+
+    return torch.from_numpy(powers(times) @ np.linalg.inv(powers(keys))).float()
+
+
+def noise_of(image: torch.Tensor) -> float:
+    """Standard deviation of an image's noise, by the median of its finest diagonal details (Donoho, 1994).
+
+    Args:
+        image: ``(..., H, W)``, even sides.
+    """
+    parts = (image[..., i::2, j::2] for i in (0, 1) for j in (0, 1))
+    first, second, third, fourth = parts
+    details = (first - second - third + fourth).abs().flatten() / 2
+    return details[:: max(details.numel() // 1_000_000, 1)].median().item() / 0.6745
+
+
+class Joined:
+    """The sharp frames of one photograph, joined along the motion.
+
+    Args:
+        blur: the photograph, ``(3, H, W)``, B,G,R in [0, 1], linear light as the student sees it, even sides.
+        frames: the student's frames, from M instants to ``(M, 3, H, W)`` in [0, 1].
+        exposure: anything with ``start`` and ``stop``, frame indices.
+
+    Attributes:
+        centre: the instant of :attr:`image`.
+        image: the sharp image there, ``(1, 3, H, W)``, not clipped.
+    """
+
+    def __init__(self, blur: torch.Tensor, frames: Frames, exposure=EXPOSURE):
+        self.blur, self.frames = blur[None].float(), frames
+        self.keys = evenly(exposure, min(KEYS, exposure.stop - exposure.start))
+        self.centre = self.keys[len(self.keys) // 2]
+        self.seen = {key: frames([key]).float() for key in self.keys}
+        self.joints = {key: self._joint(frame) for key, frame in self.seen.items()}
+        self.image = self._deconvolved(self._mean())
+
+    def __call__(self, instants: Sequence[int]) -> torch.Tensor:
+        """``(M, 3, H, W)``, clipped to [0, 1]."""
+        return torch.cat([self._frame(instant) for instant in instants]).clamp(0, 1)
+
+    def _joint(self, frame: torch.Tensor) -> Joint:
+        """How a frame ``(1, 3, H, W)`` and the centre's belong together."""
+        centre = self.seen[self.centre]
+        if frame is centre:
+            still = centre.new_zeros(1, 2, centre.shape[2] // 2, centre.shape[3] // 2)
+            return Joint(still, still, still[:, :1] + 1, still[:, :1] + 1)
+        there, back = flow(frame[0], centre[0]), flow(centre[0], frame[0])
+        return Joint(there, back, trust(frame, centre, there, back), trust(centre, frame, back, there))
+
+    def _frame(self, instant: int) -> torch.Tensor:
+        if instant == self.centre:
+            return self.image
+        known = instant in self.seen
+        own = self.seen[instant] if known else self.frames([instant]).float()
+        joint = self.joints[instant] if known else self._joint(own)
+        return torch.lerp(own, warp(self.image, joint.there, "bicubic"), doubled(joint.trust))
+
+    def _mean(self) -> torch.Tensor:
+        """The student's frames at the keys, brought to the centre: less noise, and edges at several phases."""
+        total, weight = torch.zeros_like(self.blur), torch.zeros_like(self.blur[:, :1])
+        for key, joint in self.joints.items():
+            share = doubled(joint.trust_back)
+            total = total + share * warp(self.seen[key], joint.back, "bicubic")
+            weight = weight + share
+        return total / weight
+
+    def _deconvolved(self, image: torch.Tensor) -> torch.Tensor:
+        """Minimise |B - A x|² + prior |x - image|²; A is the mean along the motion."""
+        to_centre = torch.cat([joint.there for joint in self.joints.values()])
+        from_centre = torch.cat([joint.back for joint in self.joints.values()])
+        path = (to_centre[0].norm(dim=0) + to_centre[-1].norm(dim=0)).flatten()
+        fast = path[:: max(path.numel() // 100_000, 1)].quantile(0.95).item()
+        positions = min(max(int(fast / SPACING) + 2, FEWEST), MOST)
+        at = between(self.keys, np.linspace(self.keys[0], self.keys[-1], positions)).to(image.device)
+        # At once: as many as there are threads, since grid_sample shares the images of a batch among them.
+        at = at.split(torch.get_num_threads() if image.device.type == "cpu" else 4)
+
+        def along(x, flows):
+            moved = (torch.tensordot(part, flows, dims=1) for part in at)
+            return sum(warp(x, one).sum(dim=0, keepdim=True) for one in moved) / positions
+
+        trusted = torch.stack([one.trust for one in self.joints.values()]).log().mean(dim=0).exp()
+        believed = doubled(trusted) * (self.blur < SATURATED)
+
+        def smear(x):
+            return along(x, to_centre)
+
+        def gather(x):  # the adjoint of smear, but for how much the motion stretches
+            return along(believed * x, from_centre)
+
+        prior = max((noise_of(self.blur) / DOUBT) ** 2, PRIOR)
+        change = torch.zeros_like(image)
+        rest = gather(self.blur - smear(image))
+        step, size = rest.clone(), rest.square().sum()
+        for _ in range(STEPS):
+            seen = gather(smear(step)) + prior * step
+            curvature = (step * seen).sum()
+            if not (size > 0 and curvature > 0):  # done; or smear and gather are too unlike each other
+                break
+            rate = size / curvature
+            change += rate * step
+            rest -= rate * seen
+            before, size = size, rest.square().sum()
+            step = rest + size / before * step
+        return image + change

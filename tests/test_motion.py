@@ -1,0 +1,184 @@
+"""Frames joined along the motion: flows, warps and the deconvolution against scenes whose motion is known."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from codes.motion import Joined, between, flow, gap, noise_of, trust, warp
+from codes.random import rng
+
+HEIGHT, WIDTH = 96, 128
+
+
+def picture(seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """float32 ``(H, W, 3)`` with details of all sizes, in [0.1, 0.9]."""
+    random = rng("tests", seed)
+    layers = [cv2.resize(random.random((height >> k, width >> k, 3)), (width, height)) for k in range(5)]
+    layers = [cv2.GaussianBlur(layer, (0, 0), 1.0) for layer in layers]
+    mixed = sum(layers) / len(layers)
+    low, high = mixed.min(), mixed.max()
+    return (0.1 + 0.8 * (mixed - low) / (high - low)).astype(np.float32)
+
+
+def tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float()
+
+
+def psnr(image: torch.Tensor, truth: torch.Tensor, border: int = 16) -> float:
+    inner = (..., slice(border, -border), slice(border, -border))
+    return -10 * torch.log10((image[inner] - truth[inner]).square().mean()).item()
+
+
+class Pan:
+    """A camera that pans over a picture with growing speed: the truth at each of 97 frames, and their mean."""
+
+    start, stop = 20, 117
+
+    def __init__(self, pixels: float, seed: int = 0, soft: float = 2.0):
+        self.world, self.pixels, self.soft = picture(seed, 2 * HEIGHT, 3 * WIDTH), pixels, soft
+        self.blur = torch.stack([self.truth(t) for t in range(self.start, self.stop)]).mean(dim=0)
+
+    def truth(self, instant: int) -> torch.Tensor:
+        s = (instant - 68) / 96
+        right, down = self.pixels * (s + 0.3 * s * s), 0.3 * self.pixels * s
+        view = np.float32([[1, 0, WIDTH + right], [0, 1, HEIGHT / 2 + down]])
+        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        return tensor(cv2.warpAffine(self.world, view, (WIDTH, HEIGHT), flags=flags))
+
+    def frames(self, instants) -> torch.Tensor:
+        """What a student sees: the truth without its finest details."""
+        soft = [cv2.GaussianBlur(self.truth(t).numpy().transpose(1, 2, 0), (0, 0), self.soft) for t in instants]
+        return torch.stack([tensor(image) for image in soft])
+
+
+@pytest.mark.parametrize(("pixels", "gain"), [(0, 10), (3, 4), (12, 1.5), (24, 0.1)])
+def test_details_come_back(pixels, gain):
+    pan = Pan(pixels)
+    joined = Joined(pan.blur, pan.frames, pan)
+    assert joined.centre == 68
+    for instant in (68, 52, 20, 60):  # 60 is no key
+        truth = pan.truth(instant)
+        before, after = psnr(pan.frames([instant])[0], truth), psnr(joined([instant])[0], truth)
+        assert after > before + gain, (instant, before, after)
+
+
+def test_the_photograph_is_explained_better():
+    pan = Pan(24)
+    joined = Joined(pan.blur, pan.frames, pan)
+    again = torch.stack([joined([t])[0] for t in range(20, 117, 4)]).mean(dim=0)
+    student = pan.frames(range(20, 117, 4)).mean(dim=0)
+    assert psnr(again, pan.blur) > psnr(student, pan.blur) + 3
+
+
+def test_noise_of_the_photograph_is_not_sharpened():
+    pan = Pan(12)
+    noisy = pan.blur + torch.from_numpy(rng("tests", 1).normal(0, 8 / 255, pan.blur.shape)).float()
+    truth, student = pan.truth(68), pan.frames([68])[0]
+    assert psnr(Joined(noisy, pan.frames, pan)([68])[0], truth) > psnr(student, truth)
+
+
+def test_cut_off_light_is_not_believed():
+    pan = Pan(12)
+    bright = (1.6 * pan.blur).clamp(max=1)  # highlights are cut off, as a sensor does
+    assert (bright == 1).float().mean() > 0.03
+
+    def frames(instants):
+        return (1.6 * pan.frames(instants)).clamp(max=1)
+
+    truth = (1.6 * pan.truth(68)).clamp(max=1)
+    after, before = Joined(bright, frames, pan)([68])[0], frames([68])[0]
+    assert psnr(after, truth) > psnr(before, truth) + 1
+
+
+def test_what_comes_from_behind_stays_the_student_s():
+    pan, middle = Pan(12), (slice(None), slice(32, 64), slice(40, 88))
+
+    def frames(instants):
+        """In the first frame something white stands in the middle of the image."""
+        images = pan.frames(instants)
+        for image, instant in zip(images, instants, strict=True):
+            if instant == 20:
+                image[middle] = 1
+        return images
+
+    joined = Joined(pan.blur, frames, pan)
+    assert joined([20])[0][:, 40:56, 52:76].min() > 0.95
+    assert psnr(joined([68])[0], pan.truth(68)) > psnr(pan.frames([68])[0], pan.truth(68))
+
+
+def test_flow_of_a_known_shift():
+    world = picture(3, 2 * HEIGHT, 2 * WIDTH)
+    first, second = tensor(world[20 : 20 + HEIGHT, 30 : 30 + WIDTH]), tensor(world[14 : 14 + HEIGHT, 40 : 40 + WIDTH])
+    found = flow(first, second)  # what is at x in the first is at x - 10 in the second
+    assert found.shape == (1, 2, HEIGHT // 2, WIDTH // 2) and found.dtype == torch.float32
+    inner = found[0, :, 8:-8, 12:-12]
+    torch.testing.assert_close(
+        inner.median(dim=2).values.median(dim=1).values, torch.tensor([-10.0, 6.0]), rtol=0, atol=0.3
+    )
+    dark = flow(first / 50, second / 50)  # 8 bits of a dark scene hold 5 levels
+    assert (dark - found)[0, :, 8:-8, 12:-12].abs().mean() < 0.1
+    assert not flow(first[:, :62], second[:, :62]).any()  # too small to look for anything
+
+
+def test_warp_by_whole_pixels():
+    image = tensor(picture(4))[None]
+    right, down = 5, -3
+    moved = torch.tensor([right, down]).float().view(1, 2, 1, 1).expand(1, 2, HEIGHT // 2, WIDTH // 2)
+    expected = image[..., max(down, 0) : HEIGHT + min(down, 0), right:]
+    for mode in ("bilinear", "bicubic"):
+        result = warp(image, moved, mode)[..., -min(down, 0) :, : WIDTH - right]
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)
+    both = warp(image, torch.cat([moved, 0 * moved]))
+    torch.testing.assert_close(both[1:], image, rtol=0, atol=1e-4)
+
+
+def test_warp_between_pixels_is_opencv_s():
+    image, moved = picture(5), rng("tests", 2).normal(0, 4, (HEIGHT, WIDTH, 2)).astype(np.float32)
+    at = moved + np.stack(np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT)), -1).astype(np.float32)
+    expected = cv2.remap(image, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    result = warp(tensor(image)[None], torch.from_numpy(moved).permute(2, 0, 1)[None])[0]
+    np.testing.assert_allclose(result.numpy().transpose(1, 2, 0), expected, atol=0.02)  # OpenCV: 1/32 pixel
+
+
+def test_gap():
+    there = torch.tensor([6.0, -4.0]).view(1, 2, 1, 1).expand(1, 2, 24, 32)
+    assert gap(there, -there).abs().max() < 1e-4
+    astray = gap(there, -there + torch.tensor([3.0, 4.0]).view(1, 2, 1, 1))
+    torch.testing.assert_close(astray, torch.full((1, 1, 24, 32), 5.0))
+
+
+def test_trust():
+    image, still = tensor(picture(7))[None], torch.zeros(1, 2, HEIGHT // 2, WIDTH // 2)
+    torch.testing.assert_close(trust(image, image, still, still), torch.ones(1, 1, HEIGHT // 2, WIDTH // 2))
+    assert trust(image, image, still, still + 6).max() < 1e-6  # 8 pixels astray
+    half = trust(image, image, still, still + 2**0.5)  # 2 pixels: e^-1
+    torch.testing.assert_close(half, torch.full_like(half, np.exp(-1)))
+    other = trust(image, image + 0.15, still, still)
+    torch.testing.assert_close(other, torch.full_like(other, np.exp(-1)))
+    noisy = image + torch.from_numpy(rng("tests", 4).normal(0, 0.1, image.shape)).float()
+    assert trust(image, noisy, still, still).min() > 0.9  # noise is no other thing
+
+
+def test_between_keys():
+    keys, times = (20, 36, 52, 68, 84, 100, 116), np.linspace(20, 116, 25)
+    at = between(keys, times)
+    torch.testing.assert_close(between(keys, keys), torch.eye(7), rtol=0, atol=1e-6)
+    for power in range(7):
+        values, expected = (((np.asarray(t) - 68) / 48) ** power for t in (keys, times))
+        np.testing.assert_allclose(at.numpy() @ values, expected, atol=1e-5)
+    assert between((5,), [5.0]).tolist() == [[1.0]]
+
+
+def test_noise_of_an_image():
+    slope = torch.linspace(0, 1, 256).expand(3, 256, 256)
+    assert noise_of(slope) < 1e-6
+    noise = torch.from_numpy(rng("tests", 3).normal(0, 0.02, (3, 256, 256))).float()
+    assert noise_of(slope + noise) == pytest.approx(0.02, rel=0.03)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_short_exposures(length):
+    image = tensor(picture(6))
+    joined = Joined(image, lambda instants: image.expand(len(instants), -1, -1, -1), slice(3, 3 + length))
+    torch.testing.assert_close(joined([3])[0], image, rtol=0, atol=1e-3)

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from codes.engine.command import command  # noqa: E402
 from codes.engine.options import Size, option, parse_config, weights_of, with_weights  # noqa: E402
 from codes.errors import InputError, one_line  # noqa: E402
-from codes.model.registry import STUDENT, method_names  # noqa: E402
+from codes.model.registry import method_names, method_of  # noqa: E402
 
 EXAMPLE = Size(256, 448)
 """Size of the example that is rendered."""
@@ -319,7 +319,8 @@ def build(cfg: AppConfig, deblurrers: dict, results: Path, gr):
         with gr.Row():
             buttons = {field: gr.Button(visible=False, elem_id=f"mend_{field}") for field in REMEDIES}
         with gr.Row():
-            first = next(title for title, name in names.items() if name == (STUDENT if STUDENT in deblurrers else name))
+            usual = method_of([])
+            first = next(title for title, name in names.items() if name == (usual if usual in deblurrers else name))
             method = gr.Dropdown(list(names), value=first, label="Method")
             frames = gr.Textbox("7", label="Instants: how many, or which (20,68,116)", elem_id="frames")
             go = gr.Button("Deblur", variant="primary", elem_id="go")

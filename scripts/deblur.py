@@ -111,7 +111,10 @@ class DeblurConfig:
         group=MAKE,
     )
     method: str | None = option(
-        None, "default: the student whose weights are named, else LDN", choices=tuple(method_names()[1:]), group=MAKE
+        None,
+        "default: ldn_motion, or so the student whose weights are named",
+        choices=tuple(method_names()[1:]),
+        group=MAKE,
     )
     spike_gain: Literal["auto", "off"] = option(
         "off", "auto: spikes as bright as the image, for the authors' weights at other thresholds", group=MAKE

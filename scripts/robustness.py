@@ -42,7 +42,7 @@ class RobustnessConfig:
 
     out: Path = option("exp/robustness", "folder for the results", group=MEASURED)
     methods: tuple[str, ...] = option(
-        ("blur", "sdm21", "teacher", "ldn"),
+        ("blur", "sdm21", "teacher", "ldn", "ldn_motion"),
         "the teacher takes most of the time",
         choices=tuple(method_names()),
         group=MEASURED,
@@ -55,7 +55,9 @@ class RobustnessConfig:
     seed: int = option(0, "same seed, same scenes and spikes", low=0, group=MEASURED)
     vth: tuple[float, ...] | None = option((0.5, 1.0, 2.0, 4.0, 8.0), "firing thresholds", above=0, group=VALUES)
     noise: tuple[int, ...] | None = option((0, 1, 2, 4, 8), "multiples of the inherent noise", low=0, group=VALUES)
-    shift: tuple[int, ...] | None = option((0, 1, 2, 4, 8), "pixels of the image", low=0, high=24, group=VALUES)
+    shift: tuple[float, ...] | None = option(
+        (0.0, 0.5, 1.0, 2.0, 4.0, 8.0), "pixels of the image", low=0, high=24, group=VALUES
+    )
     ratio: tuple[int, ...] | None = option((4, 6, 8, 12), "image pixels per spike pixel, each way", group=VALUES)
     motion: tuple[float, ...] | None = option(
         (6.0, 12.0, 24.0, 48.0, 96.0), "pixels over the exposure", above=0, group=VALUES

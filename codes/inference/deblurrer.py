@@ -23,7 +23,7 @@ from codes.inference.colour import Palette
 from codes.inference.methods import Method, load_method
 from codes.inference.opening import SCALE, Capture, Reading, open_capture
 from codes.inference.rates import Clock, fired, on_grid
-from codes.model.registry import student_of
+from codes.model.registry import method_of
 from codes.registration import Registration
 from codes.spike import evenly, refuse_outside
 from codes.student import exposure_gain
@@ -100,8 +100,9 @@ class Deblurrer:
     """Sharp images at any instants of an exposure.
 
     Args:
-        method: one of :func:`codes.inference.methods.methods`: 'ldn', 'sdmnet' (students), 'teacher', 'sdm', ...; '' is
-            the student whose weights are named, else the LDN.
+        method: one of :func:`codes.inference.methods.methods`: 'ldn', 'sdmnet' (students), 'ldn_motion' (its frames
+            joined along the motion), 'teacher', 'sdm', ...; '' is the student whose weights are named, else the LDN,
+            joined along the motion.
         bsn_path, sr_path, deblur_path: weight files; '' is ours in model/.
         **paths: likewise those of the other networks of the registry: ``san_path``, ``stir_path``, ...
         device: 'auto', 'cpu', 'cuda', ...
@@ -139,7 +140,7 @@ class Deblurrer:
         autocast(self.device, precision)
         paths |= {"bsn_path": bsn_path, "sr_path": sr_path, "deblur_path": deblur_path}
         by_flag: dict[str, Any] = {name.removesuffix("_path"): path for name, path in paths.items()}
-        self.name = method or student_of([flag for flag, path in by_flag.items() if path])
+        self.name = method or method_of([flag for flag, path in by_flag.items() if path])
         self.weights = Weights(**by_flag)
         self._methods: dict[int, Method] = {}
         self.method = self._method(max(tile, 0))

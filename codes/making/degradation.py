@@ -30,7 +30,7 @@ class Setting:
 
     vth: float = 1.0
     noise: int = 1
-    shift: int = 0
+    shift: float = 0
     ratio: int = SCALE
     motion: float = 24.0
 
@@ -40,7 +40,7 @@ class Setting:
         return " ".join(f"{name}={value:g}" for name, value in dataclasses.asdict(self).items())
 
     @property
-    def view(self) -> tuple[int, int]:
+    def view(self) -> tuple[int, float]:
         """What decides the light on the sensor: ratio, and pixels by which its grid is off the image's."""
         return self.ratio, self.shift % self.ratio
 
@@ -74,8 +74,11 @@ def record(scene: Scene, size: tuple[int, int], views) -> tuple[np.ndarray, np.n
         if instant == EXPOSURE.centre:
             sharp = np.rint(image * 255).astype(np.uint8)
         for (ratio, offset), light in lights.items():
-            rows, columns = frame.shape[0] // ratio, (frame.shape[1] - offset) // ratio
-            seen = frame[: rows * ratio, offset : offset + columns * ratio]
+            whole, part = int(offset), offset % 1
+            rows, columns = frame.shape[0] // ratio, (frame.shape[1] - whole - (part > 0)) // ratio
+            seen = frame[: rows * ratio, whole : whole + columns * ratio]
+            if part:  # between two pixels
+                seen = (1 - part) * seen + part * frame[: rows * ratio, whole + 1 : whole + 1 + columns * ratio]
             light.append(seen_by_spike_camera(seen, ratio))
     blur = np.rint(total / np.float32(EXPOSURE.length) * 255).astype(np.uint8)
     return blur, sharp, {view: np.stack(light) for view, light in lights.items()}
@@ -95,4 +98,4 @@ def spikes(light: np.ndarray, setting: Setting, size: tuple[int, int], rng: np.r
         stream |= inherent_noise(stream.shape, rng)
     # The spike pixel under the centre of each 4x4 block of the image, which lies 4 i + 2 pixels from the edge.
     rows, columns = ((SCALE * np.arange(side // SCALE) + SCALE // 2) // setting.ratio for side in size)
-    return stream[:, rows[:, None], columns + setting.shift // setting.ratio]
+    return stream[:, rows[:, None], columns + int(setting.shift // setting.ratio)]

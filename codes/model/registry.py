@@ -160,6 +160,11 @@ def student_of(flags) -> str:
     return named[0] if named else STUDENT
 
 
+def method_of(flags) -> str:
+    """The method that deblurs where none is named: :func:`student_of`, its frames joined along the motion."""
+    return student_of(flags) + ALONG
+
+
 def network_of(key: str, role: str = "") -> Network:
     """The record of a key.
 

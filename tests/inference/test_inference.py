@@ -19,6 +19,7 @@ from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
 from codes.model.registry import NETWORKS
 from codes.model.sdmnet_model import SDMNet
+from codes.motion import Joined
 from codes.spike import EXPOSURE, evenly, mirrored, tfp_long, write_dat
 from scripts.deblur import DeblurConfig
 from tests.conftest import call, filled, refused, rnd
@@ -142,6 +143,18 @@ def test_methods_are_what_their_names_say(checkpoints):
     ldn.load_state_dict(torch.load(checkpoints / "DeblurNet_100.pth", weights_only=True))
     student = ldn(blur, spike[:, 58:79].float()).clamp(0, 1)
     torch.testing.assert_close(images["ldn"][:, 1], student, rtol=0, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_joined_frames_are_those_of_the_student_joined(checkpoints):
+    blur, spike = rnd(2, 3, 64, 96), (rnd(2, 137, 16, 24) > 0.6).to(torch.uint8)
+    alone, joined = (load_method(name, weights_in(checkpoints)) for name in ("ldn", "ldn_motion"))
+    images, frames = joined.start(blur, spike, slice(30, 100)), alone.start(blur, spike, slice(30, 100))
+    expected = [Joined(blur[i], lambda t, i=i: frames(t)[i], slice(30, 100))([65, 40]) for i in range(2)]
+    torch.testing.assert_close(images([65, 40]), torch.stack(expected), rtol=0, atol=1e-5)
+    assert torch.equal(images([40])[:, 0], images([65, 40])[:, 1])  # one by one, as in a long sequence
+    assert joined.title == "Student LDN, joined along the motion" and joined.parameters == alone.parameters
+    assert (images([65]) - frames([65])).abs().max() > 0.01
 
 
 def test_parameters_are_the_papers(checkpoints):

@@ -56,6 +56,14 @@ def test_images_and_default_spikes(sample, film):
     assert share_unequal(stream_of(sample), expected) < 2e-3
 
 
+def test_shift_by_half_a_pixel(sample, film):
+    """Between two pixels lies their mean."""
+    moved = (film[:, :, 1:] + film[:, :, :-1]) / 2
+    found = record(Scene(sample), SIZE, {(4, 0.5)})[2][4, 0.5]
+    np.testing.assert_allclose(found, light_of(moved), atol=1e-5)
+    assert Setting(shift=4.5).view == (4, 0.5)
+
+
 @pytest.mark.parametrize("shift", [4, 8, 24])
 def test_shift_by_whole_spike_pixels(sample, film, shift):
     """A camera that looks too far to the right sees the whole scene's spikes moved to the left."""

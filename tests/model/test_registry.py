@@ -11,7 +11,7 @@ from codes.engine.weights import SHIPPED, load_network, load_student
 from codes.errors import InputError
 from codes.inference.methods import methods
 from codes.model.ldn_model import Deblur_Net
-from codes.model.registry import NETWORKS, method_names, network_of, student_of
+from codes.model.registry import NETWORKS, method_names, method_of, network_of, student_of
 from tests.conftest import filled, rnd
 
 
@@ -104,5 +104,6 @@ def test_the_methods_are_those_of_the_registry():
 def test_who_deblurs_where_no_method_is_named():
     assert student_of([]) == student_of(["bsn"]) == student_of(["bsn", "deblur"]) == "ldn"
     assert student_of(["sdmnet"]) == "sdmnet"
+    assert (method_of([]), method_of(["sdmnet"])) == ("ldn_motion", "sdmnet_motion")
     with pytest.raises(InputError, match=r"weights of LDN and SDMNet; say by which --method"):
         student_of(["sdmnet", "deblur"])

@@ -157,6 +157,8 @@ def noise_of(image: torch.Tensor) -> float:
 class Joined:
     """The sharp frames of one photograph, joined along the motion.
 
+    The student computes the keys, and what is asked for beyond the exposure; between two keys the motion tells.
+
     Args:
         blur: the photograph, ``(3, H, W)``, B,G,R in [0, 1], linear light as the student sees it, even sides.
         frames: the student's frames, from M instants to ``(M, 3, H, W)`` in [0, 1].
@@ -191,10 +193,26 @@ class Joined:
     def _frame(self, instant: int) -> torch.Tensor:
         if instant == self.centre:
             return self.image
-        known = instant in self.seen
-        own = self.seen[instant] if known else self.frames([instant]).float()
-        joint = self.joints[instant] if known else self._joint(own)
-        return torch.lerp(own, warp(self.image, joint.there, "bicubic"), doubled(joint.trust))
+        if instant in self.seen:
+            joint = self.joints[instant]
+            own, there, trusted = self.seen[instant], joint.there, joint.trust
+        elif self.keys[0] < instant < self.keys[-1]:
+            own, there, trusted = self._between(instant)
+        else:
+            own = self.frames([instant]).float()
+            there, _, trusted, _ = self._joint(own)
+        return torch.lerp(own, warp(self.image, there, "bicubic"), doubled(trusted))
+
+    def _between(self, instant: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What lies between two keys: (the student's frame as they tell it, flow to the centre, trust)."""
+        after = next(index for index, key in enumerate(self.keys) if key > instant)
+        first, second = self.keys[after - 1], self.keys[after]
+        share = (instant - first) / (second - first)
+        flows = torch.cat([joint.there for joint in self.joints.values()])
+        there = torch.tensordot(between(self.keys, [instant]).to(flows), flows, dims=1)
+        own = [warp(self.seen[key], there - self.joints[key].there) for key in (first, second)]
+        trusted = [self.joints[key].trust for key in (first, second)]
+        return torch.lerp(*own, share), there, torch.lerp(*trusted, share)
 
     def _mean(self) -> torch.Tensor:
         """The student's frames at the keys, brought to the centre: less noise, and edges at several phases."""

@@ -63,6 +63,31 @@ def test_details_come_back(pixels, gain):
         assert after > before + gain, (instant, before, after)
 
 
+def test_who_is_asked():
+    """The student computes 7 frames of the exposure, and those beyond it; the motion tells what lies between."""
+    pan, asked = Pan(12), []
+
+    def frames(instants):
+        asked.extend(instants)
+        return pan.frames(instants)
+
+    joined = Joined(pan.blur, frames, pan)
+    assert sorted(asked) == [20, 36, 52, 68, 84, 100, 116]
+    between_keys = joined(range(20, 117, 3))
+    assert len(asked) == 7 and between_keys.shape == (33, 3, HEIGHT, WIDTH)
+    assert psnr(joined([12])[0], pan.truth(12)) > psnr(pan.frames([12])[0], pan.truth(12)) and asked[7:] == [12]
+
+
+def test_what_lies_between_two_keys():
+    """The two frames, each moved on by its share of the way."""
+    pan = Pan(12)
+    joined = Joined(pan.blur, pan.frames, pan)
+    own, there, trusted = joined._between(60)
+    assert psnr(own[0], pan.frames([60])[0]) > psnr(pan.frames([52])[0], pan.frames([60])[0]) + 5
+    assert own.shape == (1, 3, HEIGHT, WIDTH) and there.shape == (1, 2, HEIGHT // 2, WIDTH // 2)
+    assert trusted.shape == (1, 1, HEIGHT // 2, WIDTH // 2)
+
+
 def test_the_photograph_is_explained_better():
     pan = Pan(24)
     joined = Joined(pan.blur, pan.frames, pan)

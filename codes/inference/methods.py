@@ -185,16 +185,21 @@ def along_motion(key: str) -> Callable[..., Method]:
 
         def start(blur, spike, exposure=EXPOSURE) -> Images:
             joined: list[Joined] = []
+            where = (
+                torch.device("cpu") if blur.device.type == "mps" else blur.device
+            )  # which has no bicubic grid_sample
 
             def frames_of(image, stream):
                 images = alone.start(image[None], stream[None], exposure)
-                return lambda instants: images(instants)[0]
+                return lambda instants: images(instants)[0].to(where)
 
             def images(instants):
                 if not joined:
                     pairs = zip(blur, spike, strict=True)
-                    joined.extend(Joined(image, frames_of(image, stream), exposure) for image, stream in pairs)
-                return torch.stack([one(instants) for one in joined])
+                    joined.extend(
+                        Joined(image.to(where), frames_of(image, stream), exposure) for image, stream in pairs
+                    )
+                return torch.stack([one(instants) for one in joined]).to(blur.device)
 
             return images
 

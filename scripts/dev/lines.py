@@ -32,6 +32,7 @@ from codes.making.sensor import inherent_noise, integrate_and_fire, spikes_from_
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
+from codes.motion import Joined
 from codes.random import rng
 from codes.report.evaluation import Row, measure_rows
 from codes.sdm import Teacher
@@ -285,11 +286,22 @@ class Lines:
 
             return run
 
+        photo = F.interpolate(torch.rand(1, 3, self.h, self.w, device=self.device), scale_factor=4, mode="bicubic")[0]
+
+        def pan(instants):
+            return torch.stack([photo.roll(round((t - EXPOSURE.centre) * self.width / 2000), -1) for t in instants])
+
+        panned = pan(range(EXPOSURE.start, EXPOSURE.stop)).mean(dim=0).clamp(0, 1)
+
+        def joined(networks):
+            return self.inferring(networks, lambda: Joined(panned, pan)(EXPOSURE.sequence_instants))
+
         return [
             self.both(f"BSN forward {self.h}x{self.w}", lambda n: self.inferring(n, lambda: n.bsn(texture))),
             self.both(f"EDSR forward {self.h}x{self.w}", lambda n: self.inferring(n, lambda: n.sr(texture))),
             self.both(f"LDN forward {size}", lambda n: self.inferring(n, lambda: n.ldn(self.whole, centre))),
             self.both("97-frame sequence", sequence),
+            Line(f"7 frames {size} joined along the motion, but for the student", joined(self.ours)),
             Line(
                 f"PSNR + SSIM {size}",
                 quality,

@@ -48,7 +48,7 @@ from codes.engine.options import (  # noqa: E402
 )
 from codes.engine.shard import WHOLE, Shard, shard_option  # noqa: E402
 from codes.errors import InputError, MissingFileError, one_line  # noqa: E402
-from codes.model.registry import method_names, weight_options  # noqa: E402
+from codes.model.registry import ALONG, method_names, weight_options  # noqa: E402
 
 SHARP, REAL = ("sequence", "ablation", "efficiency"), ("real", "efficiency")
 QUALITY = ("methods", "sequence", "ablation")
@@ -249,13 +249,16 @@ def efficiency(cfg: TablesConfig, name: str, device):
     from codes.report.efficiency import efficiency_table, entries
     from codes.report.measuring import peak_memory
 
-    names = [name for name in cfg.methods or method_names() if not name.startswith("sdm")]  # which are parts of others
+    names = cfg.methods or [name for name in method_names() if not name.endswith(ALONG)]
+    names = [name for name in names if name.split("_")[0] not in ("sdm", "sdm21")]  # which are parts of others
     size = Size(96, 128) if cfg.quick else cfg.size
 
     def made(where):
         methods = [load_method(name, Weights(random=True), where) for name in names]
-        # What has attention over the whole image asks for a device that computes.
-        return entries([m for m in methods if where.type != "meta" or not m.whole], where, *size)
+        # What has attention over the whole image, or looks for motion, asks for a device that computes.
+        computes = [m.whole or m.name.endswith(ALONG) for m in methods]
+        methods = [m for m, asks in zip(methods, computes, strict=True) if where.type != "meta" or not asks]
+        return entries(methods, where, *size)
 
     def peak(key: str) -> float:  # on a CPU measured in a new process, where it is exact
         if device.type == "cuda":

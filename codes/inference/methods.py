@@ -22,7 +22,7 @@ from codes.engine.weights import Weights, record_of
 from codes.errors import InputError
 from codes.image import grey
 from codes.inference.tiles import Tiled, decode_tiles
-from codes.model.registry import ALONG, students
+from codes.model.registry import ALONG, joinable, students
 from codes.motion import Joined
 from codes.sdm import Enlarge, Teacher
 from codes.spike import EXPOSURE, middle_tfi, mirrored, tfp
@@ -177,11 +177,11 @@ def student(key: str) -> Callable[..., Method]:
     return method
 
 
-def along_motion(key: str) -> Callable[..., Method]:
-    """The method of a student whose frames one motion joins."""
+def along_motion(name: str) -> Callable[..., Method]:
+    """A method whose frames one motion joins (:mod:`codes.motion`)."""
 
     def method(weights: Weights, device: torch.device, tile: int = 0) -> Method:
-        alone = student(key)(weights, device, tile)
+        alone = methods()[name](weights, device, tile)
 
         def start(blur, spike, exposure=EXPOSURE) -> Images:
             joined: list[Joined] = []
@@ -203,7 +203,7 @@ def along_motion(key: str) -> Callable[..., Method]:
 
             return images
 
-        return replace(alone, name=key + ALONG, title=f"{alone.title}, joined along the motion", start=start)
+        return replace(alone, name=name + ALONG, title=f"{alone.title}, joined along the motion", start=start)
 
     return method
 
@@ -260,7 +260,7 @@ def methods() -> dict[str, Callable[..., Method]]:
         "sdm_stir": sdm_stir,
         "teacher": cascade,
         **{key: student(key) for key in students()},
-        **{key + ALONG: along_motion(key) for key in students()},
+        **{name + ALONG: along_motion(name) for name in joinable()},
         "spkdeblurnet": spkdeblurnet,
     }
 

@@ -140,12 +140,17 @@ STUDENT = "ldn"
 
 
 ALONG = "_motion"
-"""What the name of a student's method ends with where its frames are joined along the motion (:mod:`codes.motion`)."""
+"""What the name of a method ends with where its frames are joined along the motion (:mod:`codes.motion`)."""
 
 
 def students() -> list[str]:
     """The keys of the students."""
     return [key for key, network in NETWORKS.items() if network.role == "student"]
+
+
+def joinable() -> list[str]:
+    """The methods whose frames can be joined along the motion."""
+    return ["sdm21", "teacher", *students()]
 
 
 def student_of(flags) -> str:
@@ -180,7 +185,7 @@ def network_of(key: str, role: str = "") -> Network:
 def method_names() -> list[str]:
     """The methods of :mod:`codes.inference.methods`, in the order of the tables."""
     spikes, sdms = ["tfp", "tfi", "stir"], ["sdm", "sdm21", "sdm_bsn", "sdm_stir"]
-    return ["blur", *spikes, *sdms, "teacher", *students(), *(key + ALONG for key in students()), "spkdeblurnet"]
+    return ["blur", *spikes, *sdms, "teacher", *students(), *(name + ALONG for name in joinable()), "spkdeblurnet"]
 
 
 def weight_options() -> dict[str, str]:

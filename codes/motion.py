@@ -238,7 +238,8 @@ class Joined:
             moved = (torch.tensordot(part, flows, dims=1) for part in at)
             return sum(warp(x, one).sum(dim=0, keepdim=True) for one in moved) / positions
 
-        trusted = torch.stack([one.trust for one in self.joints.values()]).log().mean(dim=0).exp()
+        trusted = torch.stack([joint.trust for joint in self.joints.values()]).amin(dim=0)
+        trusted = -F.max_pool2d(-trusted, 9, stride=1, padding=4)  # else what is wrong near an edge rings around it
         believed = doubled(trusted) * (self.blur < SATURATED)
 
         def smear(x):

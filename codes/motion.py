@@ -1,7 +1,7 @@
 """Frames that one motion joins: sharper than each of them alone.
 
 A student computes every instant by itself. But the sharp frames of an exposure show one scene that moves, and together
-they make the photograph (S-SDM, equation 2, with the frames traced back to one of them):
+they make the photograph (as in S-SDM's reblur loss, with the frames traced back to one of them):
 
     B = 1/N sum_t W_t S
 

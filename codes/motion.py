@@ -33,7 +33,7 @@ STEPS = 4
 """Conjugate gradient steps."""
 PRIOR, DOUBT = 0.01, 8 / 255
 """Weight of the student's image, where the photograph weighs 1, is (noise / DOUBT)² but at least PRIOR."""
-ASTRAY, UNLIKE = 2.0, 0.15
+ASTRAY, UNLIKE = 3.0, 0.2
 """Image pixels by which flow and flow back may disagree, and by what share of white the images that they join."""
 SPACING, FEWEST, MOST = 4.0, 9, 49
 """Image pixels between two positions on the path of the fastest pixels, and how many positions there are."""

@@ -12,11 +12,10 @@ the photograph's resolution, can be brought back: a deconvolution along each pix
 mean of the student's frames along the motion. Nothing is trained, and no sharp image is read.
 
 Where the flow to the centre and the flow back disagree, pixels come or go behind others and the equation does not hold:
-the photograph is not believed there, and a frame stays the student's.
+there the photograph is not believed, and a frame is what the student made of it.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -37,6 +36,8 @@ ASTRAY, UNLIKE = 3.0, 0.2
 """Image pixels by which flow and flow back may disagree, and by what share of white the images that they join."""
 SPACING, FEWEST, MOST = 4.0, 9, 49
 """Image pixels between two positions on the path of the fastest pixels, and how many positions there are."""
+AT_ONCE = 4
+"""Positions that are computed together; on a CPU, threads share them."""
 SATURATED = 0.995
 """Photographs are not believed above: their light is cut off there."""
 SMALLEST = 64
@@ -53,24 +54,13 @@ def flow(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         first, second: ``(3, H, W)``, B,G,R in [0, 1], even sides.
 
     Returns:
-        float32 ``(1, 2, H/2, W/2)``, (right, down) in image pixels, on the grid of ``first``; 0 of images with a side
-        below :data:`SMALLEST`.
+        float32 ``(1, 2, H/2, W/2)``, (right, down) in image pixels, on the grid of ``first``.
     """
-    height, width = first.shape[-2:]
-    if min(height, width) < SMALLEST:
-        return first.new_zeros(1, 2, height // 2, width // 2)
     small = F.avg_pool2d(grey(torch.stack([first, second])), 2)
     small = small / small.amax().clamp(min=1e-6)  # a dark scene has 8 bits too
     bytes_ = (255 * small[:, 0]).round().byte().cpu().numpy()
     found = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*bytes_, None)
     return 2 * torch.from_numpy(np.nan_to_num(found)).permute(2, 0, 1)[None].contiguous().to(first)
-
-
-@lru_cache(maxsize=2)
-def pixel_centres(height: int, width: int, device: torch.device) -> torch.Tensor:
-    """``(1, 2, H, W)``: where the pixels are, (right, down), from -1 to 1 between the image's edges."""
-    x, y = ((2 * torch.arange(side, device=device) + 1) / side - 1 for side in (width, height))
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None]
 
 
 def warp(image: torch.Tensor, moved: torch.Tensor, mode: str = "bilinear") -> torch.Tensor:
@@ -85,8 +75,10 @@ def warp(image: torch.Tensor, moved: torch.Tensor, mode: str = "bilinear") -> to
         ``(n, C, H, W)``; beyond the border, the border's pixels.
     """
     height, width = image.shape[-2:]
-    share = moved.new_tensor([2 / width, 2 / height])[:, None, None]
-    grid = F.interpolate(moved * share, (height, width)) + pixel_centres(height, width, moved.device)
+    grid = F.interpolate(moved * moved.new_tensor([2 / width, 2 / height])[:, None, None], (height, width))
+    x, y = ((2 * torch.arange(side, device=moved.device) + 1) / side - 1 for side in (width, height))
+    grid[:, 0] += x
+    grid[:, 1] += y[:, None]
     images = image.expand(len(moved), -1, -1, -1)
     return F.grid_sample(images, grid.permute(0, 2, 3, 1), mode, "border", align_corners=False)
 
@@ -142,16 +134,27 @@ def between(keys: Sequence[int], times) -> torch.Tensor:
     return torch.from_numpy(powers(times) @ np.linalg.inv(powers(keys))).float()
 
 
+def interpolated(flows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """``(n, 2, h, w)`` of flows at the keys ``(keys, 2, h, w)`` and weights ``(n, keys)`` (:func:`between`)."""
+    with torch.autocast(flows.device.type, enabled=False):  # bfloat16 would be half a pixel off
+        return torch.tensordot(weights.to(flows), flows, dims=1)
+
+
 def noise_of(image: torch.Tensor) -> float:
     """Standard deviation of an image's noise, by the median of its finest diagonal details (Donoho, 1994).
 
+    Those of the image and of half its size: resampling and JPEG take the finest away and leave the noise.
+
     Args:
-        image: ``(..., H, W)``, even sides.
+        image: ``(1, C, H, W)``, sides multiples of 4.
     """
-    parts = (image[..., i::2, j::2] for i in (0, 1) for j in (0, 1))
-    first, second, third, fourth = parts
-    details = (first - second - third + fourth).abs().flatten() / 2
-    return details[:: max(details.numel() // 1_000_000, 1)].median().item() / 0.6745
+
+    def finest(x):
+        first, second, third, fourth = (x[..., i::2, j::2] for i in (0, 1) for j in (0, 1))
+        details = (first - second - third + fourth).abs().flatten() / 2
+        return details[:: max(details.numel() // 1_000_000, 1)].median().item() / 0.6745
+
+    return max(finest(image), finest(F.avg_pool2d(image, 2)))
 
 
 class Joined:
@@ -160,20 +163,21 @@ class Joined:
     The student computes the keys, and what is asked for beyond the exposure; between two keys the motion tells.
 
     Args:
-        blur: the photograph, ``(3, H, W)``, B,G,R in [0, 1], linear light as the student sees it, even sides.
+        blur: the photograph, ``(3, H, W)``, B,G,R in [0, 1], linear light as the student sees it, sides
+            multiples of 4.
         frames: the student's frames, from M instants to ``(M, 3, H, W)`` in [0, 1].
         exposure: anything with ``start`` and ``stop``, frame indices.
 
     Attributes:
-        centre: the instant of :attr:`image`.
+        centre: the instant of :attr:`image`, the middle one of the keys.
         image: the sharp image there, ``(1, 3, H, W)``, not clipped.
     """
 
     def __init__(self, blur: torch.Tensor, frames: Frames, exposure=EXPOSURE):
-        self.blur, self.frames = blur[None].float(), frames
+        self.blur, self.frames = blur[None].float().nan_to_num(), frames
         self.keys = evenly(exposure, min(KEYS, exposure.stop - exposure.start))
         self.centre = self.keys[len(self.keys) // 2]
-        self.seen = {key: frames([key]).float() for key in self.keys}
+        self.seen = {key: self._asked(key) for key in self.keys}
         self.joints = {key: self._joint(frame) for key, frame in self.seen.items()}
         self.image = self._deconvolved(self._mean())
 
@@ -181,12 +185,18 @@ class Joined:
         """``(M, 3, H, W)``, clipped to [0, 1]."""
         return torch.cat([self._frame(instant) for instant in instants]).clamp(0, 1)
 
+    def _asked(self, instant: int) -> torch.Tensor:
+        """The student's frame, ``(1, 3, H, W)``."""
+        return self.frames([instant]).float().nan_to_num()
+
     def _joint(self, frame: torch.Tensor) -> Joint:
         """How a frame ``(1, 3, H, W)`` and the centre's belong together."""
         centre = self.seen[self.centre]
+        still = centre.new_zeros(1, 2, centre.shape[2] // 2, centre.shape[3] // 2)
         if frame is centre:
-            still = centre.new_zeros(1, 2, centre.shape[2] // 2, centre.shape[3] // 2)
             return Joint(still, still, still[:, :1] + 1, still[:, :1] + 1)
+        if min(centre.shape[2:]) < SMALLEST:
+            return Joint(still, still, still[:, :1], still[:, :1])
         there, back = flow(frame[0], centre[0]), flow(centre[0], frame[0])
         return Joint(there, back, trust(frame, centre, there, back), trust(centre, frame, back, there))
 
@@ -199,7 +209,7 @@ class Joined:
         elif self.keys[0] < instant < self.keys[-1]:
             own, there, trusted = self._between(instant)
         else:
-            own = self.frames([instant]).float()
+            own = self._asked(instant)
             there, _, trusted, _ = self._joint(own)
         return torch.lerp(own, warp(self.image, there, "bicubic"), doubled(trusted))
 
@@ -209,10 +219,16 @@ class Joined:
         first, second = self.keys[after - 1], self.keys[after]
         share = (instant - first) / (second - first)
         flows = torch.cat([joint.there for joint in self.joints.values()])
-        there = torch.tensordot(between(self.keys, [instant]).to(flows), flows, dims=1)
-        own = [warp(self.seen[key], there - self.joints[key].there) for key in (first, second)]
-        trusted = [self.joints[key].trust for key in (first, second)]
-        return torch.lerp(*own, share), there, torch.lerp(*trusted, share)
+        there = interpolated(flows, between(self.keys, [instant]))
+        # By the two keys' flows alone, which need no other key to be right; to first order: they are read where the
+        # pixel is now, not where it was.
+        near = torch.lerp(self.joints[first].there, self.joints[second].there, share)
+        own = [warp(self.seen[key], near - self.joints[key].there) for key in (first, second)]
+        return torch.lerp(*own, share), there, self._trusted()
+
+    def _trusted(self) -> torch.Tensor:
+        """``(1, 1, h, w)``: the least trust of all keys, since one bad flow spoils what is computed from all."""
+        return torch.stack([joint.trust for joint in self.joints.values()]).amin(dim=0)
 
     def _mean(self) -> torch.Tensor:
         """The student's frames at the keys, brought to the centre: less noise, and edges at several phases."""
@@ -224,28 +240,31 @@ class Joined:
         return total / weight
 
     def _deconvolved(self, image: torch.Tensor) -> torch.Tensor:
-        """Minimise |B - A x|² + prior |x - image|²; A is the mean along the motion."""
+        """Minimise |B - A x|² + prior |x - image|², the first where B is believed; A is the mean along the motion."""
         to_centre = torch.cat([joint.there for joint in self.joints.values()])
         from_centre = torch.cat([joint.back for joint in self.joints.values()])
-        path = (to_centre[0].norm(dim=0) + to_centre[-1].norm(dim=0)).flatten()
+        path = to_centre.diff(dim=0).norm(dim=1).sum(dim=0).flatten()
         fast = path[:: max(path.numel() // 100_000, 1)].quantile(0.95).item()
         positions = min(max(int(fast / SPACING) + 2, FEWEST), MOST)
-        at = between(self.keys, np.linspace(self.keys[0], self.keys[-1], positions)).to(image.device)
-        # At once: as many as there are threads, since grid_sample shares the images of a batch among them.
-        at = at.split(torch.get_num_threads() if image.device.type == "cpu" else 4)
+        first, last = self.keys[0], self.keys[-1]
+        times = (
+            first - 0.5 + (np.arange(positions) + 0.5) * (last - first + 1) / positions
+        )  # in the middle of each part
+        parts = between(self.keys, times.clip(first, last)).split(AT_ONCE)
 
         def along(x, flows):
-            moved = (torch.tensordot(part, flows, dims=1) for part in at)
+            moved = (interpolated(flows, part) for part in parts)
             return sum(warp(x, one).sum(dim=0, keepdim=True) for one in moved) / positions
 
-        trusted = torch.stack([joint.trust for joint in self.joints.values()]).amin(dim=0)
-        trusted = -F.max_pool2d(-trusted, 9, stride=1, padding=4)  # else what is wrong near an edge rings around it
+        trusted = -F.max_pool2d(
+            -self._trusted(), 9, stride=1, padding=4
+        )  # else what is wrong near an edge rings around it
         believed = doubled(trusted) * (self.blur < SATURATED)
 
         def smear(x):
             return along(x, to_centre)
 
-        def gather(x):  # the adjoint of smear, but for how much the motion stretches
+        def gather(x):  # the adjoint of smear, as far as flow and flow back agree and the motion does not stretch
             return along(believed * x, from_centre)
 
         prior = max((noise_of(self.blur) / DOUBT) ** 2, PRIOR)

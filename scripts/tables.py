@@ -250,15 +250,14 @@ def efficiency(cfg: TablesConfig, name: str, device):
     from codes.report.measuring import peak_memory
 
     names = cfg.methods or [name for name in method_names() if not name.endswith(ALONG)]
-    names = [name for name in names if name.split("_")[0] not in ("sdm", "sdm21")]  # which are parts of others
+    names = [name for name in names if name not in ("sdm", "sdm21", "sdm_bsn", "sdm_stir")]  # which are parts of others
     size = Size(96, 128) if cfg.quick else cfg.size
 
     def made(where):
         methods = [load_method(name, Weights(random=True), where) for name in names]
         # What has attention over the whole image, or looks for motion, asks for a device that computes.
-        computes = [m.whole or m.name.endswith(ALONG) for m in methods]
-        methods = [m for m, asks in zip(methods, computes, strict=True) if where.type != "meta" or not asks]
-        return entries(methods, where, *size)
+        counted = [m for m in methods if where.type != "meta" or not (m.whole or m.name.endswith(ALONG))]
+        return entries(counted, where, *size)
 
     def peak(key: str) -> float:  # on a CPU measured in a new process, where it is exact
         if device.type == "cuda":
@@ -274,6 +273,8 @@ def efficiency(cfg: TablesConfig, name: str, device):
         return float(done.stdout.split()[-1])
 
     lines = made(device)
+    if not lines:
+        raise InputError(f"--methods {' '.join(cfg.methods)}: none of them has networks; name others, or none")
     if cfg.peak:
         with torch.inference_mode(), autocast(device, cfg.precision):
             print(peak_memory(lambda: lines[cfg.peak].run(1), device))

@@ -185,9 +185,8 @@ def along_motion(name: str) -> Callable[..., Method]:
 
         def start(blur, spike, exposure=EXPOSURE) -> Images:
             joined: list[Joined] = []
-            where = (
-                torch.device("cpu") if blur.device.type == "mps" else blur.device
-            )  # which has no bicubic grid_sample
+            # Apple's GPU has no bicubic grid_sample.
+            where = torch.device("cpu") if blur.device.type == "mps" else blur.device
 
             def frames_of(image, stream):
                 images = alone.start(image[None], stream[None], exposure)
@@ -196,9 +195,7 @@ def along_motion(name: str) -> Callable[..., Method]:
             def images(instants):
                 if not joined:
                     pairs = zip(blur, spike, strict=True)
-                    joined.extend(
-                        Joined(image.to(where), frames_of(image, stream), exposure) for image, stream in pairs
-                    )
+                    joined[:] = [Joined(image.to(where), frames_of(image, stream), exposure) for image, stream in pairs]
                 return torch.stack([one(instants) for one in joined]).to(blur.device)
 
             return images

@@ -95,4 +95,4 @@ def test_benchmark_runs_and_its_two_ways_agree(tmp_path):
     options = ["--quick", "--repeats", 1, "--device", "cpu", "--no-memory"]
     call("scripts/dev/benchmark.py", *options, "--json", tmp_path / "b.json")
     lines = json.loads((tmp_path / "b.json").read_text())["lines"]
-    assert len(lines) == 22 and all(line["seconds"] > 0 and line.get("ratio", 1) > 0 for line in lines)
+    assert len(lines) == 23 and all(line["seconds"] > 0 and line.get("ratio", 1) > 0 for line in lines)

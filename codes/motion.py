@@ -175,6 +175,7 @@ class Joined:
 
     def __init__(self, blur: torch.Tensor, frames: Frames, exposure=EXPOSURE):
         self.blur, self.frames = blur[None].float().nan_to_num(), frames
+        self.small = min(blur.shape[1:]) < SMALLEST
         self.keys = evenly(exposure, min(KEYS, exposure.stop - exposure.start))
         self.centre = self.keys[len(self.keys) // 2]
         self.seen = {key: self._asked(key) for key in self.keys}
@@ -195,7 +196,7 @@ class Joined:
         still = centre.new_zeros(1, 2, centre.shape[2] // 2, centre.shape[3] // 2)
         if frame is centre:
             return Joint(still, still, still[:, :1] + 1, still[:, :1] + 1)
-        if min(centre.shape[2:]) < SMALLEST:
+        if self.small:
             return Joint(still, still, still[:, :1], still[:, :1])
         there, back = flow(frame[0], centre[0]), flow(centre[0], frame[0])
         return Joint(there, back, trust(frame, centre, there, back), trust(centre, frame, back, there))
@@ -206,7 +207,7 @@ class Joined:
         if instant in self.seen:
             joint = self.joints[instant]
             own, there, trusted = self.seen[instant], joint.there, joint.trust
-        elif self.keys[0] < instant < self.keys[-1]:
+        elif self.keys[0] < instant < self.keys[-1] and not self.small:
             own, there, trusted = self._between(instant)
         else:
             own = self._asked(instant)
@@ -247,18 +248,16 @@ class Joined:
         fast = path[:: max(path.numel() // 100_000, 1)].quantile(0.95).item()
         positions = min(max(int(fast / SPACING) + 2, FEWEST), MOST)
         first, last = self.keys[0], self.keys[-1]
-        times = (
-            first - 0.5 + (np.arange(positions) + 0.5) * (last - first + 1) / positions
-        )  # in the middle of each part
+        middles = (np.arange(positions) + 0.5) / positions  # of as many parts of the exposure
+        times = first - 0.5 + middles * (last - first + 1)
         parts = between(self.keys, times.clip(first, last)).split(AT_ONCE)
 
         def along(x, flows):
             moved = (interpolated(flows, part) for part in parts)
             return sum(warp(x, one).sum(dim=0, keepdim=True) for one in moved) / positions
 
-        trusted = -F.max_pool2d(
-            -self._trusted(), 9, stride=1, padding=4
-        )  # else what is wrong near an edge rings around it
+        # The least trust nearby, else what is wrong at an edge rings around it.
+        trusted = -F.max_pool2d(-self._trusted(), 9, stride=1, padding=4)
         believed = doubled(trusted) * (self.blur < SATURATED)
 
         def smear(x):

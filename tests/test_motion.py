@@ -80,7 +80,7 @@ def test_images_too_small_for_a_flow_stay_the_student_s(height, width):
     pan = Pan(12)
     cut = (..., slice(height), slice(width))
     joined = Joined(pan.blur[cut], lambda instants: pan.frames(instants)[cut], pan)
-    torch.testing.assert_close(joined([20, 60, 68])[::2], pan.frames([20, 68])[cut], rtol=0, atol=1e-5)
+    torch.testing.assert_close(joined([20, 60, 68]), pan.frames([20, 60, 68])[cut], rtol=0, atol=1e-5)
 
 
 def test_what_is_no_number_stays_where_it_is():
@@ -158,15 +158,15 @@ def test_noise_of_the_photograph_is_not_sharpened():
 
 def test_cut_off_light_is_not_believed():
     pan = Pan(12)
-    bright = (1.6 * pan.blur).clamp(max=1)  # highlights are cut off, as a sensor does
-    assert (bright == 1).float().mean() > 0.03
+    bright = (2.5 * pan.blur).clamp(max=1)  # highlights are cut off, as a sensor does
+    assert (bright == 1).float().mean() > 0.5
 
     def frames(instants):
-        return (1.6 * pan.frames(instants)).clamp(max=1)
+        return (2.5 * pan.frames(instants)).clamp(max=1)
 
-    truth = (1.6 * pan.truth(68)).clamp(max=1)
+    truth = (2.5 * pan.truth(68)).clamp(max=1)
     after, before = Joined(bright, frames, pan)([68])[0], frames([68])[0]
-    assert psnr(after, truth) > psnr(before, truth) + 1
+    assert psnr(after, truth) > psnr(before, truth) + 0.5  # believed: below it
 
 
 def test_what_comes_from_behind_stays_the_student_s():

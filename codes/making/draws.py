@@ -69,13 +69,15 @@ class Draw:
 
 
 def random_draw(rng: np.random.Generator) -> Draw:
-    """Draw how a scene is recorded: half of them as the paper does but for the threshold, the others with troubles."""
+    """Draw how a scene is recorded: half as in the paper, a quarter at any threshold, a quarter with troubles too."""
 
     def between(low: float, high: float) -> float:  # evenly on a logarithmic axis
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
-    draw = Draw(vth=between(0.5, 8), settled=bool(rng.random() < 0.5), grey=bool(rng.random() < 1 / 6))
-    if rng.random() < 0.5:
+    kind = rng.random()
+    vth = between(1, 4) if kind < 0.5 else between(0.5, 8)
+    draw = Draw(vth=vth, settled=bool(rng.random() < 0.5), grey=bool(rng.random() < 1 / 6))
+    if kind < 0.75:
         return draw
     if rng.random() < 0.5:
         draw = replace(draw, noise=float(rng.uniform(0, 4)))

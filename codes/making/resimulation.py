@@ -1,6 +1,7 @@
 """Training data with known sharp frames from nothing but captures (scripts/resimulate.py says how)."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ from codes.image import read_image, to_uint8, write_image
 from codes.making.demo import make_data_set
 from codes.making.options import CapturesConfig, DemoConfig, ResimulateConfig
 from codes.making.photos import SMALLEST_PHOTO
+from codes.motion import Joined
 from codes.sdm import Teacher
 from codes.student import Sight
 from codes.tone import Tone
@@ -90,14 +92,20 @@ def write_pictures(cfg: CapturesConfig, folder: Path, shard: Shard = WHOLE) -> l
     names = [f"{name.replace('/', '_')}.png" for name in captures.names]
     if shard.merges:
         shard.require("captures", {name: (folder / name).is_file() for name in names})
-    device = choose_device(cfg.device)
-    teacher, student = Teacher.plain(21, "bilinear"), None
+    device, teacher, student = choose_device(cfg.device), Teacher.plain(21, "bilinear"), None
     if cfg.deblur_path:
         student = place(load_student(cfg.deblur_path), device).eval()
+
+    def frames(blur, spike, instants):  # (M, 3, H, W)
+        if student is None:
+            return teacher(blur, spike, instants)[0]
+        return student(blur, Sight.of(student)(blur, spike, instants))[0].clamp(0, 1)
+
     about = {"captures": str(captures.folder), "vth": cfg.vth, "shrink": cfg.shrink}
     if captures.camera.tone.name != "linear":
         about["tone"] = captures.camera.tone.name
     about["student"] = describe_network(student) if student else "none: the SDM on 21 frames, bilinear"
+    about["frames"] = "joined along the motion"
     # A tone is recorded where there is one: folders from before know none.
     recorded(folder / "pictures.json", about | {"tone": about.get("tone")}, "choose another --out")
     refuse_small(captures, cfg.shrink)
@@ -109,9 +117,6 @@ def write_pictures(cfg: CapturesConfig, folder: Path, shard: Shard = WHOLE) -> l
             todo, tqdm(samples, desc="captures", unit="capture", leave=False, disable=None), strict=True
         ):
             blur, spike, centre = sample["blur"].to(device), sample["spike"].to(device), [EXPOSURE.centre]
-            if student is None:
-                image = teacher(blur, spike, centre)[0, 0]
-            else:
-                image = student(blur, Sight.of(student)(blur, spike, centre))[0, 0]
+            image = Joined(blur[0], partial(frames, blur, spike))(centre)[0]
             write_image(folder / names[index], shrunk(image, cfg.shrink))
     return names

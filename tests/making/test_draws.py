@@ -190,13 +190,13 @@ def test_draws_cover_the_world():
     rng = np.random.default_rng(7)
     draws = [random_draw(rng) for _ in range(2000)]
     vth = np.array([draw.vth for draw in draws])
-    assert 0.5 <= vth.min() < 0.52 and 7.7 < vth.max() <= 8 and 1.8 < np.median(vth) < 2.2
+    assert 0.5 <= vth.min() < 0.52 and 7.7 < vth.max() <= 8 and 1.9 < np.median(vth) < 2.1
     assert 0.12 < np.mean([draw.grey for draw in draws]) < 0.21
     assert max(abs(np.array(draw.corners)).max() for draw in draws) <= 1
     ranges = {"noise": (1, 0, 4), "light": (1, 0.1, 1), "ratio": (4, 2, 8), "stretch": (1, 1 / 3, 4)}
     for name, (plain, low, high) in ranges.items():
         values = np.array([getattr(draw, name) for draw in draws])
-        assert low <= values.min() and values.max() <= high and 0.4 < (values == plain).mean() < 0.95
+        assert low <= values.min() and values.max() <= high and 0.7 < (values == plain).mean() < 0.97
     assert isinstance(draw_scene(0, ["a.png"], 0).sample, Sample)
 
 

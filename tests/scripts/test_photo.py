@@ -12,6 +12,7 @@ import torch
 
 from codes.image import read_image
 from codes.making.resimulation import shrunk
+from codes.motion import Joined
 from codes.spike import read_dat
 from scripts.fetch_photos import SOURCES, resource_files
 from tests.conftest import call, refused
@@ -131,10 +132,15 @@ def test_pictures_are_the_shrunken_deblurred_captures(resimulated, tiny):
     assert sorted(path.stem for path in (root / "out/pictures").glob("*.png")) == [f"{name}_000019" for name in names]
     spikes = read_dat(tiny / "train/spike_data" / names[0] / "000019.dat", 16, 24).astype(np.float32)
     blur = read_image(tiny / "train/blur_data" / names[0] / "000019.png") / np.float32(255)
-    short, long = spikes[58:79].mean(0), spikes[20:117].mean(0)
-    size, kind = (96, 64), cv2.INTER_LINEAR
-    ratio = cv2.resize(short, size, interpolation=kind) / np.maximum(cv2.resize(long, size, interpolation=kind), 1e-9)
-    expected = np.clip(blur * ratio[..., None], 0, 1) * 255
+
+    def tfp(first, last):
+        return cv2.resize(spikes[first:last].mean(0), (96, 64), interpolation=cv2.INTER_LINEAR)[..., None]
+
+    def frames(instants):
+        images = [blur * tfp(instant - 10, instant + 11) / np.maximum(tfp(20, 117), 1e-9) for instant in instants]
+        return torch.from_numpy(np.stack(images).clip(0, 1)).permute(0, 3, 1, 2)
+
+    expected = Joined(torch.from_numpy(blur).permute(2, 0, 1), frames)([68])[0].permute(1, 2, 0).numpy() * 255
     found = read_image(root / "out/pictures" / f"{names[0]}_000019.png")
     assert np.abs(found - expected).max() <= 1
     about = json.loads((root / "out/GOPRO/demo_data.json").read_text())

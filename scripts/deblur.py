@@ -112,7 +112,7 @@ class DeblurConfig:
     )
     method: str | None = option(
         None,
-        "default: ldn_motion, or that of the student whose weights are named",
+        "default: sdmnet_motion, or that of the student whose weights are named",
         choices=tuple(method_names()[1:]),
         group=MAKE,
     )

@@ -72,7 +72,7 @@ if wanted data; then
 fi
 if wanted look && [ -f model/DeblurNet_photo.pth ]; then
     stage "a first look: the weights in model/, pictures in $folder/look"
-    $python scripts/tables.py "${table[@]}" --methods blur sdm sdm21 ldn ldn_motion --out "$folder/look"
+    $python scripts/tables.py "${table[@]}" --methods blur sdm sdm21 ldn sdmnet sdmnet_motion --out "$folder/look"
     $python scripts/deblur.py --base_folder "$data" --limit 1 --frames 25 --device "$device" --out "$folder/look/deblur"
 fi
 if wanted bsn; then
@@ -108,7 +108,7 @@ if wanted compare; then
     trained BSN BSN && runs+=(--bsn_path "$exp/BSN/demo")
     trained SR SR && runs+=(--sr_path "$exp/SR/demo")
     trained Deblur DeblurNet && runs+=(--deblur_path "$exp/Deblur/demo")
-    $python scripts/tables.py "${table[@]}" --methods blur sdm sdm21 sdm_bsn teacher ldn ldn_motion \
+    $python scripts/tables.py "${table[@]}" --methods blur sdm sdm21 sdm_bsn teacher ldn ldn_motion sdmnet_motion \
         --out "$folder/results" "${runs[@]}"
     logs=()
     for log in "$exp"/{BSN,SR,Deblur}/demo/metrics.jsonl; do [ -f "$log" ] && logs+=("${log%/*}"); done

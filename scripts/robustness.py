@@ -42,7 +42,7 @@ class RobustnessConfig:
 
     out: Path = option("exp/robustness", "folder for the results", group=MEASURED)
     methods: tuple[str, ...] = option(
-        ("blur", "sdm21", "teacher", "ldn", "ldn_motion"),
+        ("blur", "sdm21", "teacher", "ldn", "sdmnet_motion"),
         "the teacher takes most of the time",
         choices=tuple(method_names()),
         group=MEASURED,

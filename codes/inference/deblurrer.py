@@ -101,7 +101,7 @@ class Deblurrer:
 
     Args:
         method: one of :func:`codes.inference.methods.methods`: 'ldn', 'sdmnet' (students), 'ldn_motion' (its frames
-            joined along the motion), 'teacher', 'sdm', ...; '' is the student whose weights are named, else the LDN,
+            joined along the motion), 'teacher', 'sdm', ...; '' is the student whose weights are named, else SDMNet,
             joined along the motion.
         bsn_path, sr_path, deblur_path: weight files; '' is ours in model/.
         **paths: likewise those of the other networks of the registry: ``san_path``, ``stir_path``, ...

@@ -135,7 +135,7 @@ NETWORKS: dict[str, Network] = {
 """Key -> record, in the order of the tables."""
 
 
-STUDENT = "ldn"
+STUDENT = "sdmnet"
 """The student that deblurs where neither a method nor weights are named."""
 
 

@@ -102,8 +102,8 @@ def test_the_methods_are_those_of_the_registry():
 
 
 def test_who_deblurs_where_no_method_is_named():
-    assert student_of([]) == student_of(["bsn"]) == student_of(["bsn", "deblur"]) == "ldn"
-    assert student_of(["sdmnet"]) == "sdmnet"
-    assert (method_of([]), method_of(["sdmnet"])) == ("ldn_motion", "sdmnet_motion")
+    assert student_of([]) == student_of(["bsn"]) == student_of(["bsn", "sdmnet"]) == "sdmnet"
+    assert student_of(["deblur"]) == "ldn"
+    assert (method_of([]), method_of(["deblur"])) == ("sdmnet_motion", "ldn_motion")
     with pytest.raises(InputError, match=r"weights of LDN and SDMNet; say by which --method"):
         student_of(["sdmnet", "deblur"])

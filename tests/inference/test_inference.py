@@ -284,7 +284,7 @@ def test_one_pair_becomes_frames_and_videos(pair, tmp_path):
     names = {path.name for path in (tmp_path / "o").iterdir()}
     pictures = {"020.png", "068.png", "116.png", "tfp.png", "blur.png", "comparison.png", "spikes"}
     assert names == pictures | {"sequence.mp4", "sequence.gif", "beside.mp4", "index.html"}
-    assert "DeblurNet_photo.pth" in out and "warning" not in err
+    assert "SDMNet_photo.pth" in out and "warning" not in err
     assert read_image(tmp_path / "o" / "068.png").shape == (64, 96, 3)
     video = cv2.VideoCapture(str(tmp_path / "o" / "beside.mp4"))
     assert [video.read()[0] for _ in range(4)] == [True, True, True, False]

@@ -44,7 +44,8 @@ def test_a_student_does_what_students_do(key):
 
 def test_shipped_weights_are_those_of_the_records():
     shipped = {path.name for path in SHIPPED.glob("*_photo.pth")}
-    assert shipped == {network.files[0] for network in NETWORKS.values() if "_photo" in network.files[0]}
+    first = {network.files[0] for network in NETWORKS.values() if "_photo" in network.files[0]}
+    assert shipped == first | {"BSN21_photo.pth"}  # of another window, so of no method
 
 
 def test_the_registry_imports_no_torch():

@@ -249,7 +249,7 @@ class Joined:
 
     def _joint(self, frame: torch.Tensor) -> Joint:
         """How a frame ``(1, 3, H, W)`` and the centre's belong together."""
-        still = torch.zeros_like(self.half[:, :2])
+        still = torch.zeros_like(self.half[:, :2], memory_format=torch.channels_last)  # as flows are
         if frame is self.seen[self.centre]:
             return Joint(still, still, still[:, :1] + 1, still[:, :1] + 1)
         if self.small:
@@ -298,27 +298,25 @@ class Joined:
         return total / weight
 
     def _deconvolved(self, image: torch.Tensor) -> torch.Tensor:
-        """The sharp image at the centre: grey at full size, what colours differ from it by at half the size."""
-        to_centre, from_centre = (
-            torch.cat(flows).contiguous(memory_format=torch.channels_last)
-            for flows in zip(*((joint.there, joint.back) for joint in self.joints.values()), strict=True)
-        )
-        path = to_centre.diff(dim=0).norm(dim=1).sum(dim=0).flatten()
-        fast = path[:: max(path.numel() // 100_000, 1)].quantile(0.95).item()
-        positions = min(max(int(fast / SPACING) + 2, FEWEST), MOST)
+        """The sharp image at the centre: the mean of its colours, and at half the size how they differ from it."""
+        to_centre = torch.cat([joint.there for joint in self.joints.values()])
+        from_centre = torch.cat([joint.back for joint in self.joints.values()])
+        travelled = to_centre.diff(dim=0).norm(dim=1).sum(dim=0).flatten()
+        fast = travelled[:: max(travelled.numel() // 100_000, 1)].quantile(0.95).item()
         first, last = self.keys[0], self.keys[-1]
-        middles = (np.arange(positions) + 0.5) / positions  # of as many parts of the exposure
-        times = first - 0.5 + middles * (last - first + 1)
-        parts = between(self.keys, times.clip(first, last)).split(AT_ONCE)
 
         def along(x, flows):
             share = x.shape[-1] / self.blur.shape[-1]
-            return mean_along(x, (interpolated(flows, share * part[::2] if share < 1 else part) for part in parts))
+            positions = min(max(int(share * fast / SPACING) + 2, FEWEST), MOST)
+            middles = (np.arange(positions) + 0.5) / positions  # of as many parts of the exposure
+            times = first - 0.5 + middles * (last - first + 1)
+            parts = between(self.keys, times.clip(first, last)).split(AT_ONCE)
+            return mean_along(x, (interpolated(flows, share * part) for part in parts))
 
         # The least trust nearby, else what is wrong at an edge rings around it.
         trusted = -F.max_pool2d(-self._trusted(), 9, stride=1, padding=4)
-        prior = max((noise_of(self.blur) / DOUBT) ** 2, PRIOR)
         believed = doubled(trusted) * (self.blur.amax(dim=1, keepdim=True) < SATURATED)
+        prior = max((noise_of(self.blur) / DOUBT) ** 2, PRIOR)
 
         def change(blur, image, believed):
             def smear(x):
@@ -331,6 +329,6 @@ class Joined:
 
         light, light_image = (x.mean(dim=1, keepdim=True) for x in (self.blur, image))
         brighter = change(light, light_image, believed)
-        tints = ((x[:, ::2] - own) for x, own in ((self.blur, light), (image, light_image)))
+        tints = (x[:, ::2] - own for x, own in ((self.blur, light), (image, light_image)))
         blue, red = doubled(change(*map(halved, tints), halved(believed))).split(1, dim=1)
         return image + brighter + torch.cat([blue, -blue - red, red], dim=1)

@@ -201,6 +201,13 @@ def test_flow_of_a_known_shift():
     assert (dark - found)[0, :, 8:-8, 12:-12].abs().mean() < 0.1
 
 
+@pytest.mark.parametrize("height, width", [(64, 64), (100, 64), (64, 2048), (128, 128), (128, 600)])
+def test_flow_of_small_and_of_narrow_images(height, width):
+    world = tensor(picture(3, height, width + 4))[None]
+    found = flow(halved(world[..., :-4]), halved(world[..., 4:]))
+    assert found[:, 0, 8:-8, 8:-8].median().item() == pytest.approx(-4, abs=0.5)
+
+
 def test_warp_by_whole_pixels():
     image = tensor(picture(4))[None]
     right, down = 5, -3

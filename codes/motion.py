@@ -149,7 +149,7 @@ class Joint(NamedTuple):
 def gap(there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
     """How far from its beginning one arrives, going there and back: ``(1, 1, h, w)`` of flows, in image pixels."""
     returned = warp(back, there / 2)  # a pixel of the flows is two of the image
-    return (there + returned).norm(dim=1, keepdim=True)
+    return torch.hypot(*(there + returned).split(1, dim=1))
 
 
 def trust(first: torch.Tensor, second: torch.Tensor, there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
@@ -257,7 +257,7 @@ class Joined:
 
     def _joint(self, frame: torch.Tensor) -> Joint:
         """How a frame ``(1, 3, H, W)`` and the centre's belong together."""
-        still = torch.zeros_like(self.half[:, :2], memory_format=torch.channels_last)  # as flows are
+        still = torch.zeros_like(self.half[:, :2])
         if frame is self.seen[self.centre]:
             return Joint(still, still, still[:, :1] + 1, still[:, :1] + 1)
         if self.small:
@@ -307,9 +307,11 @@ class Joined:
 
     def _deconvolved(self, image: torch.Tensor) -> torch.Tensor:
         """The sharp image at the centre: the mean of its colours, and at half the size how they differ from it."""
-        to_centre = torch.cat([joint.there for joint in self.joints.values()])
-        from_centre = torch.cat([joint.back for joint in self.joints.values()])
-        travelled = to_centre.diff(dim=0).norm(dim=1).sum(dim=0).flatten()
+        to_centre, from_centre = (
+            torch.cat(flows).contiguous(memory_format=torch.channels_last)  # as positions are computed
+            for flows in zip(*((joint.there, joint.back) for joint in self.joints.values()), strict=True)
+        )
+        travelled = torch.hypot(*to_centre.diff(dim=0).unbind(dim=1)).sum(dim=0).flatten()
         fast = travelled[:: max(travelled.numel() // 100_000, 1)].quantile(0.95).item()
         first, last = self.keys[0], self.keys[-1]
 

@@ -51,7 +51,8 @@ Frames = Callable[[Sequence[int]], torch.Tensor]
 
 def halved(image: torch.Tensor) -> torch.Tensor:
     """``(1, C, H, W)`` at half the size, means of 2 x 2 pixels."""
-    return sum(image[..., i::2, j::2] for i in (0, 1) for j in (0, 1)) / 4  # quicker than avg_pool2d
+    upper, lower = image[..., ::2, :], image[..., 1::2, :]
+    return (upper[..., ::2] + upper[..., 1::2] + lower[..., ::2] + lower[..., 1::2]) / 4  # quicker than avg_pool2d
 
 
 def doubled(image: torch.Tensor) -> torch.Tensor:
@@ -339,6 +340,6 @@ class Joined:
 
         light, light_image = (x.mean(dim=1, keepdim=True) for x in (self.blur, image))
         brighter = change(light, light_image, believed)
-        tints = (x[:, ::2] - own for x, own in ((self.blur, light), (image, light_image)))
-        blue, red = doubled(change(*map(halved, tints), halved(believed))).split(1, dim=1)
+        tint, tint_image = halved(self.blur[:, ::2] - light), halved(image[:, ::2] - light_image)
+        blue, red = doubled(change(tint, tint_image, halved(believed))).split(1, dim=1)
         return image + brighter + torch.cat([blue, -blue - red, red], dim=1)

@@ -15,7 +15,7 @@ Where the flow to the centre and the flow back disagree, pixels come or go behin
 there the photograph is not believed, and a frame is what the student made of it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -28,6 +28,8 @@ from codes.spike import EXPOSURE, evenly
 
 KEYS = 7
 """Instants between which the motion is measured."""
+PATCH, SMOOTHNESS = 16, 60
+"""Side of the flow's windows in pixels of its images, and how smooth it is. OpenCV's 8 and 20 follow noise."""
 STEPS = 4
 """Conjugate gradient steps."""
 PRIOR, DOUBT = 0.01, 8 / 255
@@ -47,20 +49,37 @@ Frames = Callable[[Sequence[int]], torch.Tensor]
 """From M instants to ``(M, 3, H, W)``."""
 
 
+def halved(image: torch.Tensor) -> torch.Tensor:
+    """``(1, C, H, W)`` at half the size, means of 2 x 2 pixels."""
+    upper, lower = image[..., ::2, :], image[..., 1::2, :]
+    return (upper[..., ::2] + upper[..., 1::2] + lower[..., ::2] + lower[..., 1::2]) / 4  # quicker than avg_pool2d
+
+
+def doubled(image: torch.Tensor) -> torch.Tensor:
+    """``(1, C, h, w)`` at twice the size."""
+    return F.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)
+
+
 def flow(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Where the pixels of one image lie in another: DIS flow (Kroeger et al., ECCV 2016) at half the size.
+    """Where the pixels of one image lie in another: DIS flow (Kroeger et al., ECCV 2016).
 
     Args:
-        first, second: ``(3, H, W)``, B,G,R in [0, 1], even sides.
+        first, second: images at half their size, ``(1, 3, H/2, W/2)``, B,G,R in [0, 1].
 
     Returns:
-        float32 ``(1, 2, H/2, W/2)``, (right, down) in image pixels, on the grid of ``first``.
+        float32 ``(1, 2, H/2, W/2)``, (right, down) in pixels of the whole image, on the grid of ``first``.
     """
-    small = F.avg_pool2d(grey(torch.stack([first, second])), 2)
+    small = grey(torch.cat([first, second]))
     small = small / small.amax().clamp(min=1e-6)  # a dark scene has 8 bits too
     bytes_ = (255 * small[:, 0]).round().byte().cpu().numpy()
-    found = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*bytes_, None)
-    return 2 * torch.from_numpy(np.nan_to_num(found)).permute(2, 0, 1)[None].contiguous().to(first)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    if min(small.shape[2:]) >= 4 * PATCH:  # in smaller images OpenCV sets these itself
+        search.setFinestScale(1)
+        search.setPatchSize(PATCH)
+        search.setPatchStride(PATCH // 2)
+        search.setVariationalRefinementAlpha(SMOOTHNESS)
+        search.setVariationalRefinementIterations(10)
+    return 2 * torch.from_numpy(np.nan_to_num(search.calc(*bytes_, None))).permute(2, 0, 1)[None].to(first)
 
 
 def warp(image: torch.Tensor, moved: torch.Tensor, mode: str = "bilinear") -> torch.Tensor:
@@ -68,19 +87,55 @@ def warp(image: torch.Tensor, moved: torch.Tensor, mode: str = "bilinear") -> to
 
     Args:
         image: ``(1, C, H, W)``.
-        moved: ``(n, 2, H, W)``, or coarser by a whole number each way; (right, down) in image pixels.
+        moved: ``(1, 2, H, W)``, or coarser by a whole number each way; (right, down) in image pixels.
         mode: 'bilinear' or 'bicubic'.
 
     Returns:
-        ``(n, C, H, W)``; beyond the border, the border's pixels.
+        ``(1, C, H, W)``; beyond the border, the border's pixels.
     """
+    return mean_along(image, [moved], mode)
+
+
+def mean_along(image: torch.Tensor, path: Iterable[torch.Tensor], mode: str = "bilinear") -> torch.Tensor:
+    """The mean of :func:`warp` over a path's positions, each as ``moved`` there; several may come as one tensor."""
+    if image.device.type == "cpu":
+        return _mean_along_on_cpu(image, path, mode)
     height, width = image.shape[-2:]
-    grid = F.interpolate(moved * moved.new_tensor([2 / width, 2 / height])[:, None, None], (height, width))
-    x, y = ((2 * torch.arange(side, device=moved.device) + 1) / side - 1 for side in (width, height))
-    grid[:, 0] += x
-    grid[:, 1] += y[:, None]
-    images = image.expand(len(moved), -1, -1, -1)
-    return F.grid_sample(images, grid.permute(0, 2, 3, 1), mode, "border", align_corners=False)
+    x, y = ((2 * torch.arange(side, device=image.device) + 1) / side - 1 for side in (width, height))
+    total, positions = torch.zeros_like(image), 0
+    for moved in path:
+        grid = F.interpolate(moved * moved.new_tensor([2 / width, 2 / height])[:, None, None], (height, width))
+        grid[:, 0] += x
+        grid[:, 1] += y[:, None]
+        images = image.expand(len(moved), -1, -1, -1)
+        seen = F.grid_sample(images, grid.permute(0, 2, 3, 1), mode, "border", align_corners=False)
+        total += seen.sum(dim=0, keepdim=True)
+        positions += len(moved)
+    return total / positions
+
+
+def _mean_along_on_cpu(image: torch.Tensor, path: Iterable[torch.Tensor], mode: str) -> torch.Tensor:
+    """The same by OpenCV, on the coarser grid: pixels that share a motion are parts of as many coarse images."""
+    how, sums, positions = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[mode], None, 0
+    for moved in path:
+        if sums is None:
+            rows, columns = moved.shape[-2:]
+            scale = image.shape[-2] // rows
+            # Each part begins at another pixel; the first ones are repeated, that all parts see the same border.
+            planes = F.pad(image, (scale - 1, 0, scale - 1, 0), mode="replicate")[0].numpy()
+            here = scale * np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).astype(np.float32) + scale - 1
+            parts = list(np.ndindex(len(planes), scale, scale))
+            sums = [np.zeros((rows, columns), np.float32) for _ in parts]
+            seen = np.empty_like(sums[0])
+        for places in moved.permute(0, 2, 3, 1).numpy():
+            at = here + places
+            for total, (c, i, j) in zip(sums, parts, strict=True):
+                total += cv2.remap(planes[c, i:, j:], at, None, how, seen, cv2.BORDER_REPLICATE)
+        positions += len(moved)
+    mean = torch.empty_like(image)
+    for total, (c, i, j) in zip(sums, parts, strict=True):
+        mean[0, c, i::scale, j::scale] = torch.from_numpy(total) / positions
+    return mean
 
 
 class Joint(NamedTuple):
@@ -92,35 +147,26 @@ class Joint(NamedTuple):
     trust_back: torch.Tensor
 
 
-def halved(image: torch.Tensor) -> torch.Tensor:
-    """``(1, 3, H, W)`` at half the size."""
-    return F.avg_pool2d(image, 2)
-
-
-def doubled(weights: torch.Tensor) -> torch.Tensor:
-    """``(1, 1, h, w)`` at twice the size."""
-    return F.interpolate(weights, scale_factor=2, mode="bilinear", align_corners=False)
-
-
 def gap(there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
     """How far from its beginning one arrives, going there and back: ``(1, 1, h, w)`` of flows, in image pixels."""
     returned = warp(back, there / 2)  # a pixel of the flows is two of the image
-    return (there + returned).norm(dim=1, keepdim=True)
+    return torch.hypot(*(there + returned).split(1, dim=1))
 
 
 def trust(first: torch.Tensor, second: torch.Tensor, there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
     """How far two images show the same thing, where a flow leads.
 
     Args:
-        first, second: ``(1, 3, H, W)``.
+        first, second: at half their size, ``(1, 3, H/2, W/2)``.
         there: ``(1, 2, H/2, W/2)``, the flow from the first to the second.
         back: from the second to the first.
 
     Returns:
         ``(1, 1, H/2, W/2)``, weights in [0, 1] on the grid of the first.
     """
-    apart = halved(first) - warp(halved(second), there / 2)
-    apart = F.avg_pool2d(apart, 9, stride=1, padding=4, count_include_pad=False).abs().amax(dim=1, keepdim=True)
+    apart = halved(first - warp(second, there / 2))
+    apart = F.avg_pool2d(apart, 5, stride=1, padding=2, count_include_pad=False)
+    apart = doubled(apart.abs().amax(dim=1, keepdim=True))
     return torch.exp(-((gap(there, back) / ASTRAY) ** 2) - (apart / UNLIKE) ** 2)
 
 
@@ -136,8 +182,10 @@ def between(keys: Sequence[int], times) -> torch.Tensor:
 
 def interpolated(flows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """``(n, 2, h, w)`` of flows at the keys ``(keys, 2, h, w)`` and weights ``(n, keys)`` (:func:`between`)."""
+    pairs = flows.permute(0, 2, 3, 1)
     with torch.autocast(flows.device.type, enabled=False):  # bfloat16 would be half a pixel off
-        return torch.tensordot(weights.to(flows), flows, dims=1)
+        found = weights.to(flows) @ pairs.flatten(1)
+    return found.view(-1, *pairs.shape[1:]).permute(0, 3, 1, 2)
 
 
 def noise_of(image: torch.Tensor) -> float:
@@ -155,6 +203,23 @@ def noise_of(image: torch.Tensor) -> float:
         return details[:: max(details.numel() // 1_000_000, 1)].median().item() / 0.6745
 
     return max(finest(image), finest(F.avg_pool2d(image, 2)))
+
+
+def solved(right: torch.Tensor, times: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """``x`` of ``times(x) = right`` by conjugate gradients, where ``times`` is symmetric and positive."""
+    found, rest = torch.zeros_like(right), right
+    step, size = rest, rest.square().sum()
+    for _ in range(STEPS):
+        seen = times(step)
+        curvature = (step * seen).sum()
+        if not (size > 0 and curvature > 0):  # done; or not as symmetric as it should be
+            break
+        rate = size / curvature
+        found = found + rate * step
+        rest = rest - rate * seen
+        before, size = size, rest.square().sum()
+        step = rest + size / before * step
+    return found
 
 
 class Joined:
@@ -179,12 +244,13 @@ class Joined:
         self.keys = evenly(exposure, min(KEYS, exposure.stop - exposure.start))
         self.centre = self.keys[len(self.keys) // 2]
         self.seen = {key: self._asked(key) for key in self.keys}
+        self.half = halved(self.seen[self.centre])
         self.joints = {key: self._joint(frame) for key, frame in self.seen.items()}
         self.image = self._deconvolved(self._mean())
 
     def __call__(self, instants: Sequence[int]) -> torch.Tensor:
         """``(M, 3, H, W)``, clipped to [0, 1]."""
-        return torch.cat([self._frame(instant) for instant in instants]).clamp(0, 1)
+        return torch.cat([self._frame(instant) for instant in instants]).clamp_(0, 1)
 
     def _asked(self, instant: int) -> torch.Tensor:
         """The student's frame, ``(1, 3, H, W)``."""
@@ -192,14 +258,14 @@ class Joined:
 
     def _joint(self, frame: torch.Tensor) -> Joint:
         """How a frame ``(1, 3, H, W)`` and the centre's belong together."""
-        centre = self.seen[self.centre]
-        still = centre.new_zeros(1, 2, centre.shape[2] // 2, centre.shape[3] // 2)
-        if frame is centre:
+        still = torch.zeros_like(self.half[:, :2])
+        if frame is self.seen[self.centre]:
             return Joint(still, still, still[:, :1] + 1, still[:, :1] + 1)
         if self.small:
             return Joint(still, still, still[:, :1], still[:, :1])
-        there, back = flow(frame[0], centre[0]), flow(centre[0], frame[0])
-        return Joint(there, back, trust(frame, centre, there, back), trust(centre, frame, back, there))
+        half, centre = halved(frame), self.half
+        there, back = flow(half, centre), flow(centre, half)
+        return Joint(there, back, trust(half, centre, there, back), trust(centre, half, back, there))
 
     def _frame(self, instant: int) -> torch.Tensor:
         if instant == self.centre:
@@ -241,43 +307,39 @@ class Joined:
         return total / weight
 
     def _deconvolved(self, image: torch.Tensor) -> torch.Tensor:
-        """Minimise |B - A x|² + prior |x - image|², the first where B is believed; A is the mean along the motion."""
-        to_centre = torch.cat([joint.there for joint in self.joints.values()])
-        from_centre = torch.cat([joint.back for joint in self.joints.values()])
-        path = to_centre.diff(dim=0).norm(dim=1).sum(dim=0).flatten()
-        fast = path[:: max(path.numel() // 100_000, 1)].quantile(0.95).item()
-        positions = min(max(int(fast / SPACING) + 2, FEWEST), MOST)
+        """The sharp image at the centre: the mean of its colours, and at half the size how they differ from it."""
+        to_centre, from_centre = (
+            torch.cat(flows).contiguous(memory_format=torch.channels_last)  # as positions are computed
+            for flows in zip(*((joint.there, joint.back) for joint in self.joints.values()), strict=True)
+        )
+        travelled = torch.hypot(*to_centre.diff(dim=0).unbind(dim=1)).sum(dim=0).flatten()
+        fast = travelled[:: max(travelled.numel() // 100_000, 1)].quantile(0.95).item()
         first, last = self.keys[0], self.keys[-1]
-        middles = (np.arange(positions) + 0.5) / positions  # of as many parts of the exposure
-        times = first - 0.5 + middles * (last - first + 1)
-        parts = between(self.keys, times.clip(first, last)).split(AT_ONCE)
 
         def along(x, flows):
-            moved = (interpolated(flows, part) for part in parts)
-            return sum(warp(x, one).sum(dim=0, keepdim=True) for one in moved) / positions
+            share = x.shape[-1] / self.blur.shape[-1]
+            positions = min(max(int(share * fast / SPACING) + 2, FEWEST), MOST)
+            middles = (np.arange(positions) + 0.5) / positions  # of as many parts of the exposure
+            times = first - 0.5 + middles * (last - first + 1)
+            parts = between(self.keys, times.clip(first, last)).split(AT_ONCE)
+            return mean_along(x, (interpolated(flows, share * part) for part in parts))
 
         # The least trust nearby, else what is wrong at an edge rings around it.
         trusted = -F.max_pool2d(-self._trusted(), 9, stride=1, padding=4)
-        believed = doubled(trusted) * (self.blur < SATURATED)
-
-        def smear(x):
-            return along(x, to_centre)
-
-        def gather(x):  # the adjoint of smear, as far as flow and flow back agree and the motion does not stretch
-            return along(believed * x, from_centre)
-
+        believed = doubled(trusted) * (self.blur.amax(dim=1, keepdim=True) < SATURATED)
         prior = max((noise_of(self.blur) / DOUBT) ** 2, PRIOR)
-        change = torch.zeros_like(image)
-        rest = gather(self.blur - smear(image))
-        step, size = rest.clone(), rest.square().sum()
-        for _ in range(STEPS):
-            seen = gather(smear(step)) + prior * step
-            curvature = (step * seen).sum()
-            if not (size > 0 and curvature > 0):  # done; or smear and gather are too unlike each other
-                break
-            rate = size / curvature
-            change += rate * step
-            rest -= rate * seen
-            before, size = size, rest.square().sum()
-            step = rest + size / before * step
-        return image + change
+
+        def change(blur, image, believed):
+            def smear(x):
+                return along(x, to_centre)
+
+            def gather(x):  # the adjoint of smear, as far as flow and flow back agree and the motion does not stretch
+                return along(believed * x, from_centre)
+
+            return solved(gather(blur - smear(image)), lambda x: gather(smear(x)) + prior * x)
+
+        light, light_image = (x.mean(dim=1, keepdim=True) for x in (self.blur, image))
+        brighter = change(light, light_image, believed)
+        tint, tint_image = halved(self.blur[:, ::2] - light), halved(image[:, ::2] - light_image)
+        blue, red = doubled(change(tint, tint_image, halved(believed))).split(1, dim=1)
+        return image + brighter + torch.cat([blue, -blue - red, red], dim=1)

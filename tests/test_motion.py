@@ -5,16 +5,18 @@ import numpy as np
 import pytest
 import torch
 
-from codes.motion import Joined, between, flow, gap, noise_of, trust, warp
+from codes.motion import Joined, between, flow, gap, halved, mean_along, noise_of, solved, trust, warp
 from codes.random import rng
 
 HEIGHT, WIDTH = 96, 128
 
 
 def picture(seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """float32 ``(H, W, 3)`` with details of all sizes, in [0.1, 0.9]."""
+    """float32 ``(H, W, 3)`` with details of all sizes, in [0.1, 0.9]; as in photographs, colours differ by less."""
     random = rng("tests", seed)
-    layers = [cv2.resize(random.random((height >> k, width >> k, 3)), (width, height)) for k in range(5)]
+    sizes = [(height >> k, width >> k) for k in range(5)]
+    details = [random.random((*size, 1)) + 0.2 * random.random((*size, 3)) for size in sizes]
+    layers = [cv2.resize(detail, (width, height)) for detail in details]
     layers = [cv2.GaussianBlur(layer, (0, 0), 1.0) for layer in layers]
     mixed = sum(layers) / len(layers)
     low, high = mixed.min(), mixed.max()
@@ -188,6 +190,7 @@ def test_what_comes_from_behind_stays_the_student_s():
 def test_flow_of_a_known_shift():
     world = picture(3, 2 * HEIGHT, 2 * WIDTH)
     first, second = tensor(world[20 : 20 + HEIGHT, 30 : 30 + WIDTH]), tensor(world[14 : 14 + HEIGHT, 40 : 40 + WIDTH])
+    first, second = halved(first[None]), halved(second[None])
     found = flow(first, second)  # what is at x in the first is at x - 10 in the second
     assert found.shape == (1, 2, HEIGHT // 2, WIDTH // 2) and found.dtype == torch.float32
     inner = found[0, :, 8:-8, 12:-12]
@@ -198,6 +201,13 @@ def test_flow_of_a_known_shift():
     assert (dark - found)[0, :, 8:-8, 12:-12].abs().mean() < 0.1
 
 
+@pytest.mark.parametrize("height, width", [(64, 64), (100, 64), (64, 2048), (128, 128), (128, 600)])
+def test_flow_of_small_and_of_narrow_images(height, width):
+    world = tensor(picture(3, height, width + 4))[None]
+    found = flow(halved(world[..., :-4]), halved(world[..., 4:]))
+    assert found[:, 0, 8:-8, 8:-8].median().item() == pytest.approx(-4, abs=0.5)
+
+
 def test_warp_by_whole_pixels():
     image = tensor(picture(4))[None]
     right, down = 5, -3
@@ -206,8 +216,28 @@ def test_warp_by_whole_pixels():
     for mode in ("bilinear", "bicubic"):
         result = warp(image, moved, mode)[..., -min(down, 0) :, : WIDTH - right]
         torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)
-    both = warp(image, torch.cat([moved, 0 * moved]))
-    torch.testing.assert_close(both[1:], image, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_mean_along_a_path(scale):
+    """By whole pixels, that each pixel of the coarser grid has of its own, the border repeated."""
+    image, random = picture(4), rng("tests", 5)
+    moved = random.integers(-9, 10, (3, HEIGHT // scale, WIDTH // scale, 2))
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    expected = np.zeros_like(image)
+    for right, down in (one.repeat(scale, 0).repeat(scale, 1).transpose(2, 0, 1) for one in moved):
+        expected += image[(y + down).clip(0, HEIGHT - 1), (x + right).clip(0, WIDTH - 1)] / 3
+    flows = torch.from_numpy(moved).float().permute(0, 3, 1, 2)
+    for path in ([flows], flows.split(2)):  # no matter how many at once
+        torch.testing.assert_close(mean_along(tensor(image)[None], path)[0], tensor(expected), rtol=0, atol=1e-4)
+
+
+def test_conjugate_gradients():
+    """As many steps as there are eigenvalues find the solution."""
+    factors = torch.tensor([1.0, 2.0, 4.0, 8.0]).repeat(6).view(1, 1, 4, 6)
+    right = torch.from_numpy(rng("tests", 6).normal(size=(1, 1, 4, 6)))
+    torch.testing.assert_close(solved(right, lambda x: factors * x), right / factors, rtol=0, atol=1e-6)
+    assert not solved(0 * right, lambda x: factors * x).any()
 
 
 def test_warp_between_pixels_is_opencv_s():
@@ -226,14 +256,14 @@ def test_gap():
 
 
 def test_trust():
-    image, still = tensor(picture(7))[None], torch.zeros(1, 2, HEIGHT // 2, WIDTH // 2)
+    image, still = halved(tensor(picture(7))[None]), torch.zeros(1, 2, HEIGHT // 2, WIDTH // 2)
     torch.testing.assert_close(trust(image, image, still, still), torch.ones(1, 1, HEIGHT // 2, WIDTH // 2))
     assert trust(image, image, still, still + 9).max() < 1e-6  # 13 pixels astray
     half = trust(image, image, still, still + 3 / 2**0.5)  # 3 pixels: e^-1
     torch.testing.assert_close(half, torch.full_like(half, np.exp(-1)))
     other = trust(image, image + 0.2, still, still)
     torch.testing.assert_close(other, torch.full_like(other, np.exp(-1)))
-    noisy = image + torch.from_numpy(rng("tests", 4).normal(0, 0.1, image.shape)).float()
+    noisy = image + halved(torch.from_numpy(rng("tests", 4).normal(0, 0.1, (1, 3, HEIGHT, WIDTH))).float())
     assert trust(image, noisy, still, still).min() > 0.9  # noise is no other thing
 
 

@@ -28,8 +28,9 @@ from codes.spike import EXPOSURE, evenly
 
 KEYS = 7
 """Instants between which the motion is measured."""
-PATCH, SMOOTHNESS = 16, 60
-"""Side of the flow's windows in pixels of its images, and how smooth it is. OpenCV's 8 and 20 follow noise."""
+LARGE, PATCH, SMOOTHNESS = 256, 16, 60
+"""Shorter side of the flow's images from which on its windows have this side and it is so smooth: OpenCV's 8 and 20
+follow noise. Smaller images have smaller things."""
 STEPS = 4
 """Conjugate gradient steps."""
 PRIOR, DOUBT = 0.01, 8 / 255
@@ -72,11 +73,11 @@ def flow(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     small = grey(torch.cat([first, second]))
     small = small / small.amax().clamp(min=1e-6)  # a dark scene has 8 bits too
     bytes_ = (255 * small[:, 0]).round().byte().cpu().numpy()
-    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    if min(small.shape[2:]) >= 4 * PATCH:  # in smaller images OpenCV sets these itself
-        search.setFinestScale(1)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    if min(small.shape[2:]) >= LARGE:
         search.setPatchSize(PATCH)
         search.setPatchStride(PATCH // 2)
+        search.setGradientDescentIterations(16)
         search.setVariationalRefinementAlpha(SMOOTHNESS)
         search.setVariationalRefinementIterations(10)
     return 2 * torch.from_numpy(np.nan_to_num(search.calc(*bytes_, None))).permute(2, 0, 1)[None].to(first)

@@ -40,7 +40,7 @@ ASTRAY, UNLIKE = 3.0, 0.2
 SPACING, FEWEST, MOST = 4.0, 9, 49
 """Image pixels between two positions on the path of the fastest pixels, and how many positions there are."""
 AT_ONCE = 4
-"""Positions that are computed together; on a CPU, threads share them."""
+"""Positions that are computed together."""
 SATURATED = 0.995
 """Photographs are not believed above: their light is cut off there."""
 SMALLEST = 64
@@ -88,7 +88,8 @@ def warp(image: torch.Tensor, moved: torch.Tensor, mode: str = "bilinear") -> to
 
     Args:
         image: ``(1, C, H, W)``.
-        moved: ``(1, 2, H, W)``, or coarser by a whole number each way; (right, down) in image pixels.
+        moved: float32 ``(1, 2, H, W)``, or coarser by a whole number that divides both sides; (right, down) in image
+            pixels.
         mode: 'bilinear' or 'bicubic'.
 
     Returns:
@@ -126,17 +127,14 @@ def _mean_along_on_cpu(image: torch.Tensor, path: Iterable[torch.Tensor], mode: 
             planes = F.pad(image, (scale - 1, 0, scale - 1, 0), mode="replicate")[0].numpy()
             here = scale * np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).astype(np.float32) + scale - 1
             parts = list(np.ndindex(len(planes), scale, scale))
-            sums = [np.zeros((rows, columns), np.float32) for _ in parts]
-            seen = np.empty_like(sums[0])
+            sums = np.zeros((len(planes), scale, scale, rows, columns), np.float32)
+            seen = np.empty((rows, columns), np.float32)
         for places in moved.permute(0, 2, 3, 1).numpy():
             at = here + places
-            for total, (c, i, j) in zip(sums, parts, strict=True):
-                total += cv2.remap(planes[c, i:, j:], at, None, how, seen, cv2.BORDER_REPLICATE)
+            for c, i, j in parts:
+                sums[c, i, j] += cv2.remap(planes[c, i:, j:], at, None, how, seen, cv2.BORDER_REPLICATE)
         positions += len(moved)
-    mean = torch.empty_like(image)
-    for total, (c, i, j) in zip(sums, parts, strict=True):
-        mean[0, c, i::scale, j::scale] = torch.from_numpy(total) / positions
-    return mean
+    return torch.from_numpy(sums.transpose(0, 3, 1, 4, 2).reshape(image.shape)) / positions
 
 
 class Joint(NamedTuple):
@@ -240,6 +238,8 @@ class Joined:
     """
 
     def __init__(self, blur: torch.Tensor, frames: Frames, exposure=EXPOSURE):
+        if blur.device.type == "mps":  # which has no bicubic grid_sample
+            blur = blur.cpu()
         self.blur, self.frames = blur[None].float().nan_to_num(), frames
         self.small = min(blur.shape[1:]) < SMALLEST
         self.keys = evenly(exposure, min(KEYS, exposure.stop - exposure.start))
@@ -255,7 +255,7 @@ class Joined:
 
     def _asked(self, instant: int) -> torch.Tensor:
         """The student's frame, ``(1, 3, H, W)``."""
-        return self.frames([instant]).float().nan_to_num()
+        return self.frames([instant]).to(self.blur).nan_to_num()
 
     def _joint(self, frame: torch.Tensor) -> Joint:
         """How a frame ``(1, 3, H, W)`` and the centre's belong together."""

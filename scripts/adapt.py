@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
         return F.l1_loss(images, batch["sharps"])
 
     if cfg.steps is None and "seconds" not in plan:
-        placed = device.place(load_student(init), device.choose_device(cfg.device))
+        placed = device.place(load_student(init), device.choose_device(cfg.device), cfg.precision)
         write_json(record, plan := plan | {"seconds": seconds_of_step(placed, scenes, cfg.bs, loss_of)})
     with Run(cfg.training(cfg.steps or max(round(60 * cfg.minutes / plan["seconds"]), 1)), network.prefix) as run:
         student = run.place(student)

@@ -100,7 +100,7 @@ class Deblurrer:
     """Sharp images at any instants of an exposure.
 
     Args:
-        method: one of :func:`codes.inference.methods.methods`: 'ldn', 'sdmnet' (students), 'ldn_motion' (its frames
+        method: one of :func:`codes.inference.methods.methods`: 'ldn', 'sdmnet' (students), 'sdmnet_motion' (its frames
             joined along the motion), 'teacher', 'sdm', ...; '' is the student whose weights are named, else SDMNet,
             joined along the motion.
         bsn_path, sr_path, deblur_path: weight files; '' is ours in model/.

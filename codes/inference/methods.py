@@ -185,17 +185,15 @@ def along_motion(name: str) -> Callable[..., Method]:
 
         def start(blur, spike, exposure=EXPOSURE) -> Images:
             joined: list[Joined] = []
-            # Apple's GPU has no bicubic grid_sample.
-            where = torch.device("cpu") if blur.device.type == "mps" else blur.device
 
             def frames_of(image, stream):
                 images = alone.start(image[None], stream[None], exposure)
-                return lambda instants: images(instants)[0].to(where)
+                return lambda instants: images(instants)[0]
 
             def images(instants):
                 if not joined:
                     pairs = zip(blur, spike, strict=True)
-                    joined[:] = [Joined(image.to(where), frames_of(image, stream), exposure) for image, stream in pairs]
+                    joined[:] = [Joined(image, frames_of(image, stream), exposure) for image, stream in pairs]
                 return torch.stack([one(instants) for one in joined]).to(blur.device)
 
             return images

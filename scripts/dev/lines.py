@@ -239,7 +239,7 @@ class Lines:
         def teacher(networks):
             return self.inferring(networks, lambda: networks.teacher(blur, spike, instants))
 
-        ssim, lpips = TeacherLoss("ssim"), place(TeacherLoss("lpips", pretrained=False), self.device)
+        ssim, lpips = TeacherLoss("ssim"), place(TeacherLoss("lpips", pretrained=False), self.device, self.precision)
         return [
             self.both("BSN step", bsn, tolerance=1e-3),
             self.both("EDSR step", sr, tolerance=1e-3),

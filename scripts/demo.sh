@@ -70,7 +70,7 @@ if wanted data; then
     stage "data set from photographs: $data"
     $python scripts/make_demo_data.py --out "$data" --size "$size" --train "$train" --test "$test" ${photos:+--photos "$photos"}
 fi
-if wanted look && [ -f model/DeblurNet_photo.pth ]; then
+if wanted look && [ -f model/DeblurNet_photo.pth ] && [ -f model/SDMNet_photo.pth ]; then
     stage "a first look: the weights in model/, pictures in $folder/look"
     $python scripts/tables.py "${table[@]}" --methods blur sdm sdm21 ldn sdmnet sdmnet_motion --out "$folder/look"
     $python scripts/deblur.py --base_folder "$data" --limit 1 --frames 25 --device "$device" --out "$folder/look/deblur"

@@ -1,9 +1,9 @@
 """Make the scenes that scripts/train_robust.py trains on from nothing but captures.
 
-    python scripts/make_scenes.py --base_folder GOPRO --deblur_path model/DeblurNet_photo.pth --out SCENES --count 2400
+    python scripts/make_scenes.py --base_folder GOPRO --deblur_path model/DeblurNet_photo.pth --out SCENES --count 6000
 
-As in scripts/resimulate.py, the captures are deblurred (by the training-free SDM without --deblur_path) and shrunk to
-small clean photographs; these move before a simulated camera. Kept are the light and the frames, not spikes: the sensor
+As in scripts/resimulate.py, the captures are deblurred (by the training-free SDM without --deblur_path, the frames
+joined along the motion) and shrunk to small clean photographs; these move before a simulated camera. Kept are the light and the frames, not spikes: the sensor
 is simulated in training, another each time. No sharp image is read.
 
     SCENES/pictures/*.png    the small photographs, and pictures.json, how they were made

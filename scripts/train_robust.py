@@ -1,6 +1,6 @@
 """Train SDMNet, a student for captures that are not ideal, on scenes with known light.
 
-    python scripts/make_scenes.py --base_folder GOPRO --deblur_path model/DeblurNet_photo.pth --out SCENES --count 2400
+    python scripts/make_scenes.py --base_folder GOPRO --deblur_path model/DeblurNet_photo.pth --out SCENES --count 6000
     python scripts/train_robust.py --base_folder SCENES --save_folder exp/SDMNet --max_steps 20000
 
 Each step draws for each scene how it is recorded (threshold, noise, light, spike pixels, misalignment, exposure) and

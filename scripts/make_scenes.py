@@ -3,8 +3,8 @@
     python scripts/make_scenes.py --base_folder GOPRO --deblur_path model/DeblurNet_photo.pth --out SCENES --count 6000
 
 As in scripts/resimulate.py, the captures are deblurred (by the training-free SDM without --deblur_path, the frames
-joined along the motion) and shrunk to small clean photographs; these move before a simulated camera. Kept are the light and the frames, not spikes: the sensor
-is simulated in training, another each time. No sharp image is read.
+joined along the motion) and shrunk to small clean photographs; these move before a simulated camera. Kept are the light
+and the frames, not spikes: the sensor is simulated in training, another each time. No sharp image is read.
 
     SCENES/pictures/*.png    the small photographs, and pictures.json, how they were made
     SCENES/NNNNN/            light.npy, images.npy of a scene, 3.3 MB; scenes.json, what they are drawn from

@@ -3,10 +3,11 @@
     python scripts/resimulate.py --base_folder GOPRO --out RESIM --count 1000
     python scripts/train_student.py --base_folder RESIM/GOPRO ...
 
-The deblurred image of a capture (by the training-free SDM, or by a student with --deblur_path) has some blur, noise and
-ghosts left. Three times smaller it is sharp and clean: a small photograph of the same scene. Such photographs are moved
-before a simulated camera and sensor, as make_demo_data.py does with real ones; what comes out are blurry images, spikes
-and the sharp frames that belong to them. Of the captures only blurry images and spikes are read.
+The deblurred image of a capture (by the training-free SDM, or by a student with --deblur_path, its frames joined along
+the motion) has some blur, noise and ghosts left. Three times smaller it is sharp and clean: a small photograph of the
+same scene. Such photographs are moved before a simulated camera and sensor, as make_demo_data.py does with real ones;
+what comes out are blurry images, spikes and the sharp frames that belong to them. Of the captures only blurry images
+and spikes are read.
 
     RESIM/pictures/*.png     the small photographs, and pictures.json, how they were made
     RESIM/GOPRO/train/...    the data set, in the GOPRO layout

@@ -280,7 +280,7 @@ def written(tiny, checkpoints, tmp_path_factory):
 def test_what_scripts_write(written):
     found = data_of(written / "d" / "index.html")
     assert len(found["views"]) == 2 and found["sections"][0]["samples"]["rows"][0] == "Blurry input"
-    assert found["sections"][0]["samples"]["rows"][1:] == ["Student LDN, joined along the motion"]
+    assert found["sections"][0]["samples"]["rows"][1:] == ["Student SDMNet, joined along the motion"]
     for page in (written / "d").rglob("index.html"):
         assert all(len(view["times"]) == 3 for view in data_of(page)["views"])
     found = data_of(written / "t" / "index.html")

@@ -176,6 +176,37 @@ def tfi(spike: torch.Tensor, instant: int) -> torch.Tensor:
     return torch.where(known, 1.0 / (back + ahead + 1).float(), 0.0)
 
 
+def tfi_stream(spike: torch.Tensor) -> torch.Tensor:
+    """TFI at every frame: each spike's light spread over the frames that gathered it, those since the spike before.
+
+    A mean of it over a window counts light in fractions of a spike, where :func:`tfp` counts whole ones. An interval
+    that an end of the stream cuts is as bright as its neighbour, or as dark as what is seen of it.
+
+    Args:
+        spike: ``(..., T, H, W)``, zeros and ones of any dtype, or means of some, which are spread likewise.
+
+    Returns:
+        float32 ``(..., T, H, W)`` in spikes per frame; 0 where a pixel never fires.
+    """
+    spike = spike.movedim(-3, 0)
+    total, light = len(spike), torch.zeros(spike.shape, device=spike.device)
+    first, last, weight, rate = (torch.zeros_like(light[0]) for _ in range(4))
+    for end, fired in enumerate(spike, start=1):  # each interval's rate, in its last frame
+        new = fired > 0
+        weight = torch.where(new, fired.float(), weight)
+        rate = torch.where(new, weight / (end - last), rate)
+        light[end - 1].copy_(rate * new)
+        first = torch.where(new & (last == 0), end, first)
+        last = torch.where(new, end, last)
+    rate = torch.minimum(rate, weight / (total - last).clamp(min=1))
+    for end in range(total, 0, -1):  # and in its others
+        found = light[end - 1]
+        found = torch.where(first == end, torch.minimum(found, rate), found)
+        rate = torch.where(found > 0, found, rate)
+        light[end - 1] = rate
+    return light.movedim(0, -3)
+
+
 def middle_tfi(spike: torch.Tensor, instant: int, reach: int = 50, both: bool = False) -> torch.Tensor:
     """TFI as the neighbouring networks have it: the interval around an instant, looked for within a reach.
 

@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
             yield Row("SDMNet", image, sharp, "deblur")
 
         test_set = run.data("test", folder=cfg.eval_folder, use_sharp=True) if cfg.eval_folder else None
-        scenes = Draws(cfg.base_folder, cfg.roi_size, cfg.instants, cfg.seed, cfg.without)
+        scenes = Draws(cfg.base_folder, cfg.roi_size, cfg.instants, cfg.seed, cfg.without, sight=sight)
         optimiser = torch.optim.Adam(student.parameters(), lr=cfg.lr, fused=run.fused)
         net = run.begin(student, optimiser, scenes)
         for _epoch in run.epochs():

@@ -89,10 +89,11 @@ def from_student(name: str, student: nn.Module, weights=(), tile: int = 0) -> Me
     def start(blur, spike, exposure=EXPOSURE) -> Images:
         image = {} if tile else student.encode(blur)
         gain = exposure_gain(blur, spike, exposure) if sight.gain else None
+        light = sight.light(spike)
 
         def images(instants):
             frames = []
-            for one in sight.anywhere(blur, spike, instants, exposure, gain).unbind(1):
+            for one in sight.anywhere(blur, spike, instants, exposure, gain, light).unbind(1):
                 if tile:
                     frame = decode_tiles(student, blur, one, tile, network.reach, image)
                 else:

@@ -24,8 +24,11 @@ from codes.image import GREY_WEIGHTS
 from codes.making.scenes import WINDOW, read_scenes, write_scene
 from codes.making.sensor import GAIN, NOISE_GAP_MEAN, NOISE_GAP_STD, VTH_UNIT
 from codes.random import rng as stream_of
-from codes.student import exposure_gain, spike_pyramid
+from codes.student import Sight
 from codes.tone import Tone
+
+
+INTERVALS = Sight("intervals", gain=True)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def random_draw(rng: np.random.Generator) -> Draw:
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
     kind = rng.random()
-    vth = between(1, 4) if kind < 0.5 else between(0.5, 8)
+    vth = between(1, 4) if kind < 0.5 else between(0.4, 12)
     draw = Draw(vth=vth, settled=bool(rng.random() < 0.5), grey=bool(rng.random() < 1 / 6))
     if kind < 0.75:
         return draw
@@ -245,8 +248,7 @@ class Draws(torch.utils.data.Dataset):
     """Scenes, recorded anew in each epoch, as what the student is given.
 
     Samples are dictionaries: ``blur`` float32 ``(3, S, S)``, B,G,R in [0, 1]; ``spike`` float32
-    ``(M, 21, S/4, S/4)``, the pyramids (:func:`codes.student.spike_pyramid`) of M instants, made as bright as the
-    image; ``sharps`` float32 ``(M, 3, S, S)``, the frames at these instants; ``name``. An item is asked for by its
+    ``(M, 21, S/4, S/4)``, what the student sees at M instants; ``sharps`` float32 ``(M, 3, S, S)``, the frames at these instants; ``name``. An item is asked for by its
     index or by (index, epoch).
 
     Args:
@@ -256,6 +258,7 @@ class Draws(torch.utils.data.Dataset):
         seed: of all draws.
         without: fields of :class:`Draw` that stay as they are in the paper, for trials; the other draws are the same.
         draw: draws how a scene is recorded; None: :func:`random_draw`.
+        sight: what the student sees of a stream.
 
     Raises:
         MissingFileError: the folder holds no scenes.
@@ -270,8 +273,10 @@ class Draws(torch.utils.data.Dataset):
         seed: int = 0,
         without=(),
         draw: Callable[[np.random.Generator], Draw] | None = None,
+        sight: Sight = INTERVALS,
     ):
         self.folder, self.side, self.instants, self.seed = Path(folder), side, instants, seed
+        self.sight = sight
         self.draw = draw or random_draw
         self.paper = {name: getattr(Draw(), name) for name in without}
         if side % SCALE or not SCALE <= side <= WINDOW - 12:
@@ -307,10 +312,9 @@ class Draws(torch.utils.data.Dataset):
             images, spike = images[..., ::-1], spike[..., ::-1]
         images, spike = (torch.from_numpy(np.ascontiguousarray(x)) for x in (images, spike))
         blur, stream = images[:1], spike[None]
-        pyramid = spike_pyramid(stream, [EXPOSURE.sequence_instants[i] for i in chosen])[0]
         return {
             "name": self.names[index],
             "blur": blur[0],
-            "spike": pyramid * exposure_gain(blur, stream),
+            "spike": self.sight(blur, stream, [EXPOSURE.sequence_instants[i] for i in chosen])[0],
             "sharps": images[1:],
         }

@@ -13,7 +13,7 @@ from torch import nn
 
 from codes.errors import InputError
 
-SPIKE_INPUTS = ("frames", "pyramid")
+SPIKE_INPUTS = ("frames", "pyramid", "intervals")
 
 
 def encoder(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
@@ -85,7 +85,7 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
     Args:
         spike_dim: spike frames around the instant (``--spike_deblur_len``).
         spike_input: what the network is given of a stream (:class:`codes.student.Sight`): 'frames', officially
-            the frames around the instant, or 'pyramid', the whole stream in 21 windows.
+            the frames around the instant, or the whole stream in 21 windows: 'pyramid', or 'intervals'.
         gain: whether spikes are made as bright as the image first, so that one set of weights serves every firing
             threshold.
 
@@ -96,7 +96,7 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
         super().__init__()
         if spike_input not in SPIKE_INPUTS:
             raise InputError(f"spike input '{spike_input}'; expected one of {', '.join(SPIKE_INPUTS)}")
-        if spike_input == "pyramid" and spike_dim != 21:
+        if spike_input != "frames" and spike_dim != 21:
             raise InputError(f"a spike pyramid has 21 channels, not {spike_dim}")
         self.spike_dim, self.kind, self.gain = spike_dim, spike_input, gain
         if spike_input != "frames" or gain:

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from codes.errors import InputError
-from codes.model.ldn_model import Deblur_Net
+from codes.model.ldn_model import SPIKE_INPUTS, Deblur_Net
 
 WINDOWS = (51, 20, 10, 5, 3, 2, 2, *(1,) * 7, 2, 2, 3, 5, 10, 20, 51)
 """Frames in each window of the pyramid, in the order of time; the middle one is the instant."""
@@ -50,15 +50,23 @@ NEARLY_GREY, COLOURFUL = 2 / 255, 34 / 255
 class SDMNet(nn.Module):
     """The network."""
 
-    kind, gain, spike_dim = "pyramid", True, len(WINDOWS)
+    gain, spike_dim = True, len(WINDOWS)
 
-    def __init__(self):
+    def __init__(self, spike_input: str = "intervals"):
         super().__init__()
+        self.kind = spike_input
+        self.register_buffer("spike_input", torch.tensor([SPIKE_INPUTS.index(spike_input), 1]))
         self.ldn = Deblur_Net(len(WINDOWS) + 12)
         self.ldn.pred = nn.Conv2d(self.ldn.pred.in_channels, 5, 1)
         away = (torch.arange(len(WINDOWS)) - MIDDLE).abs()
         spans = torch.stack([(away <= reach) * torch.tensor(COUNTS) for reach in REACHES])
         self.register_buffer("spans", spans.float(), persistent=False)
+
+    @staticmethod
+    def settings(state: dict[str, torch.Tensor]) -> dict:
+        """The arguments of the constructor that a state dict tells, as :meth:`Deblur_Net.settings`."""
+        kind = state.get("spike_input", torch.tensor([SPIKE_INPUTS.index("pyramid"), 1]))
+        return {"spike_input": Deblur_Net.settings({"spike_input": kind})["spike_input"]}
 
     @torch.no_grad()
     def begin_as(self, ldn: nn.Module) -> "SDMNet":
@@ -67,7 +75,7 @@ class SDMNet(nn.Module):
         Raises:
             InputError: it is no LDN, or sees something else than the pyramid with gain.
         """
-        if not isinstance(ldn, Deblur_Net) or (ldn.kind, ldn.gain) != (self.kind, self.gain):
+        if not isinstance(ldn, Deblur_Net) or ldn.kind == "frames" or not ldn.gain:
             raise InputError("SDMNet can begin as an LDN with --student_spikes pyramid --spike_gain only")
         state = ldn.state_dict()
         state.pop("spike_input", None)

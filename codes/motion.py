@@ -6,37 +6,45 @@ they make the photograph (as in S-SDM's reblur loss, with the frames traced back
     B = 1/N sum_t W_t S
 
 S is the sharp image at the centre of the exposure and W_t moves it to where the scene was at t. The student's frames
-tell the motion (optical flow between 7 of them), and so the light that the motion has smeared over the photograph, at
-the photograph's resolution, can be brought back: a deconvolution along each pixel's own path (Tai, Tan and Brown,
-"Richardson-Lucy deblurring for scenes under a projective motion path", PAMI 2011), here by conjugate gradients from the
-mean of the student's frames along the motion. Nothing is trained, and no sharp image is read.
+and the spikes tell the motion (:mod:`codes.flow`, between 7 instants), and so the light that the motion has smeared
+over the photograph, at the photograph's resolution, can be brought back: a deconvolution along each pixel's own path
+(Tai, Tan and Brown, "Richardson-Lucy deblurring for scenes under a projective motion path", PAMI 2011), here by
+conjugate gradients from the mean of the student's frames along the motion. Nothing is trained, and no sharp image is
+read.
 
 Where the flow to the centre and the flow back disagree, pixels come or go behind others and the equation does not hold:
 there the photograph is not believed, and a frame is what the student made of it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
-import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from codes.flow import (
+    Joint,
+    Watched,
+    between,
+    correction,
+    doubled,
+    flow,
+    halved,
+    interpolated,
+    mean_along,
+    trust,
+    warp,
+    with_slopes,
+)
 from codes.image import grey
 from codes.spike import EXPOSURE, evenly
 
 KEYS = 7
 """Instants between which the motion is measured."""
-LARGE, PATCH, SMOOTHNESS = 256, 16, 60
-"""Shorter side of the flow's images from which on its windows have this side and it is so smooth: OpenCV's 8 and 20
-follow noise. Smaller images have smaller things."""
 STEPS = 4
 """Conjugate gradient steps."""
 PRIOR, DOUBT = 0.01, 8 / 255
 """Weight of the student's image, where the photograph weighs 1, is (noise / DOUBT)² but at least PRIOR."""
-ASTRAY, UNLIKE = 3.0, 0.2
-"""Image pixels by which flow and flow back may disagree, and by what share of white the images that they join."""
 SPACING, FEWEST, MOST = 4.0, 9, 49
 """Image pixels between two positions on the path of the fastest pixels, and how many positions there are."""
 AT_ONCE = 4
@@ -48,143 +56,6 @@ SMALLEST = 64
 
 Frames = Callable[[Sequence[int]], torch.Tensor]
 """From M instants to ``(M, 3, H, W)``."""
-
-
-def halved(image: torch.Tensor) -> torch.Tensor:
-    """``(1, C, H, W)`` at half the size, means of 2 x 2 pixels."""
-    upper, lower = image[..., ::2, :], image[..., 1::2, :]
-    return (upper[..., ::2] + upper[..., 1::2] + lower[..., ::2] + lower[..., 1::2]) / 4  # quicker than avg_pool2d
-
-
-def doubled(image: torch.Tensor) -> torch.Tensor:
-    """``(1, C, h, w)`` at twice the size."""
-    return F.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)
-
-
-def flow(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Where the pixels of one image lie in another: DIS flow (Kroeger et al., ECCV 2016).
-
-    Args:
-        first, second: images at half their size, ``(1, 3, H/2, W/2)``, B,G,R in [0, 1].
-
-    Returns:
-        float32 ``(1, 2, H/2, W/2)``, (right, down) in pixels of the whole image, on the grid of ``first``.
-    """
-    small = grey(torch.cat([first, second]))
-    small = small / small.amax().clamp(min=1e-6)  # a dark scene has 8 bits too
-    bytes_ = (255 * small[:, 0]).round().byte().cpu().numpy()
-    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    if min(small.shape[2:]) >= LARGE:
-        search.setPatchSize(PATCH)
-        search.setPatchStride(PATCH // 2)
-        search.setGradientDescentIterations(16)
-        search.setVariationalRefinementAlpha(SMOOTHNESS)
-        search.setVariationalRefinementIterations(10)
-    return 2 * torch.from_numpy(np.nan_to_num(search.calc(*bytes_, None))).permute(2, 0, 1)[None].to(first)
-
-
-def warp(image: torch.Tensor, moved: torch.Tensor, mode: str = "bilinear") -> torch.Tensor:
-    """An image as seen from another instant: at each pixel what lies ``moved`` away.
-
-    Args:
-        image: ``(1, C, H, W)``.
-        moved: float32 ``(1, 2, H, W)``, or coarser by a whole number that divides both sides; (right, down) in image
-            pixels.
-        mode: 'bilinear' or 'bicubic'.
-
-    Returns:
-        ``(1, C, H, W)``; beyond the border, the border's pixels.
-    """
-    return mean_along(image, [moved], mode)
-
-
-def mean_along(image: torch.Tensor, path: Iterable[torch.Tensor], mode: str = "bilinear") -> torch.Tensor:
-    """The mean of :func:`warp` over a path's positions, each as ``moved`` there; several may come as one tensor."""
-    if image.device.type == "cpu":
-        return _mean_along_on_cpu(image, path, mode)
-    height, width = image.shape[-2:]
-    x, y = ((2 * torch.arange(side, device=image.device) + 1) / side - 1 for side in (width, height))
-    total, positions = torch.zeros_like(image), 0
-    for moved in path:
-        grid = F.interpolate(moved * moved.new_tensor([2 / width, 2 / height])[:, None, None], (height, width))
-        grid[:, 0] += x
-        grid[:, 1] += y[:, None]
-        images = image.expand(len(moved), -1, -1, -1)
-        seen = F.grid_sample(images, grid.permute(0, 2, 3, 1), mode, "border", align_corners=False)
-        total += seen.sum(dim=0, keepdim=True)
-        positions += len(moved)
-    return total / positions
-
-
-def _mean_along_on_cpu(image: torch.Tensor, path: Iterable[torch.Tensor], mode: str) -> torch.Tensor:
-    """The same by OpenCV, on the coarser grid: pixels that share a motion are parts of as many coarse images."""
-    how, sums, positions = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[mode], None, 0
-    for moved in path:
-        if sums is None:
-            rows, columns = moved.shape[-2:]
-            scale = image.shape[-2] // rows
-            # Each part begins at another pixel; the first ones are repeated, that all parts see the same border.
-            planes = F.pad(image, (scale - 1, 0, scale - 1, 0), mode="replicate")[0].numpy()
-            here = scale * np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).astype(np.float32) + scale - 1
-            parts = list(np.ndindex(len(planes), scale, scale))
-            sums = np.zeros((len(planes), scale, scale, rows, columns), np.float32)
-            seen = np.empty((rows, columns), np.float32)
-        for places in moved.permute(0, 2, 3, 1).numpy():
-            at = here + places
-            for c, i, j in parts:
-                sums[c, i, j] += cv2.remap(planes[c, i:, j:], at, None, how, seen, cv2.BORDER_REPLICATE)
-        positions += len(moved)
-    return torch.from_numpy(sums.transpose(0, 3, 1, 4, 2).reshape(image.shape)) / positions
-
-
-class Joint(NamedTuple):
-    """How a frame and the centre's belong together: flow to the centre and back, and how far each is to be trusted."""
-
-    there: torch.Tensor
-    back: torch.Tensor
-    trust: torch.Tensor
-    trust_back: torch.Tensor
-
-
-def gap(there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
-    """How far from its beginning one arrives, going there and back: ``(1, 1, h, w)`` of flows, in image pixels."""
-    returned = warp(back, there / 2)  # a pixel of the flows is two of the image
-    return torch.hypot(*(there + returned).split(1, dim=1))
-
-
-def trust(first: torch.Tensor, second: torch.Tensor, there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
-    """How far two images show the same thing, where a flow leads.
-
-    Args:
-        first, second: at half their size, ``(1, 3, H/2, W/2)``.
-        there: ``(1, 2, H/2, W/2)``, the flow from the first to the second.
-        back: from the second to the first.
-
-    Returns:
-        ``(1, 1, H/2, W/2)``, weights in [0, 1] on the grid of the first.
-    """
-    apart = halved(first - warp(second, there / 2))
-    apart = F.avg_pool2d(apart, 5, stride=1, padding=2, count_include_pad=False)
-    apart = doubled(apart.abs().amax(dim=1, keepdim=True))
-    return torch.exp(-((gap(there, back) / ASTRAY) ** 2) - (apart / UNLIKE) ** 2)
-
-
-def between(keys: Sequence[int], times) -> torch.Tensor:
-    """``(len(times), len(keys))``: what to multiply values at ``keys`` by for the polynomial through them at times."""
-    middle, half = (keys[0] + keys[-1]) / 2, max((keys[-1] - keys[0]) / 2, 1)
-
-    def powers(at):
-        return ((np.asarray(at, float)[:, None] - middle) / half) ** np.arange(len(keys))
-
-    return torch.from_numpy(powers(times) @ np.linalg.inv(powers(keys))).float()
-
-
-def interpolated(flows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """``(n, 2, h, w)`` of flows at the keys ``(keys, 2, h, w)`` and weights ``(n, keys)`` (:func:`between`)."""
-    pairs = flows.permute(0, 2, 3, 1)
-    with torch.autocast(flows.device.type, enabled=False):  # bfloat16 would be half a pixel off
-        found = weights.to(flows) @ pairs.flatten(1)
-    return found.view(-1, *pairs.shape[1:]).permute(0, 3, 1, 2)
 
 
 def noise_of(image: torch.Tensor) -> float:
@@ -231,15 +102,16 @@ class Joined:
             multiples of 4.
         frames: the student's frames, from M instants to ``(M, 3, H, W)`` in [0, 1].
         exposure: anything with ``start`` and ``stop``, frame indices.
+        spike: the stream ``(T, H/4, W/4)``, zeros and ones or means of some; None: frames alone tell the motion.
 
     Attributes:
         centre: the instant of :attr:`image`, the middle one of the keys.
         image: the sharp image there, ``(1, 3, H, W)``, not clipped.
     """
 
-    def __init__(self, blur: torch.Tensor, frames: Frames, exposure=EXPOSURE):
+    def __init__(self, blur: torch.Tensor, frames: Frames, exposure=EXPOSURE, spike: torch.Tensor | None = None):
         if blur.device.type == "mps":  # which has no bicubic grid_sample
-            blur = blur.cpu()
+            blur, spike = blur.cpu(), None if spike is None else spike.cpu()
         self.blur, self.frames = blur[None].float().nan_to_num(), frames
         self.small = min(blur.shape[1:]) < SMALLEST
         self.keys = evenly(exposure, min(KEYS, exposure.stop - exposure.start))
@@ -247,7 +119,11 @@ class Joined:
         self.seen = {key: self._asked(key) for key in self.keys}
         self.half = halved(self.seen[self.centre])
         self.joints = {key: self._joint(frame) for key, frame in self.seen.items()}
-        self.image = self._deconvolved(self._mean())
+        self.watched = None if spike is None or self.small else Watched.of(self.blur, spike[None], exposure)
+        if self.watched:
+            self.slopes = with_slopes(self._mean({key: grey(frame) for key, frame in self.seen.items()}))
+            self.joints = {key: self._corrected(key, self.seen[key], joint) for key, joint in self.joints.items()}
+        self.image = self._deconvolved(self._mean(self.seen))
 
     def __call__(self, instants: Sequence[int]) -> torch.Tensor:
         """``(M, 3, H, W)``, clipped to [0, 1]."""
@@ -264,9 +140,19 @@ class Joined:
             return Joint(still, still, still[:, :1] + 1, still[:, :1] + 1)
         if self.small:
             return Joint(still, still, still[:, :1], still[:, :1])
-        half, centre = halved(frame), self.half
-        there, back = flow(half, centre), flow(centre, half)
-        return Joint(there, back, trust(half, centre, there, back), trust(centre, half, back, there))
+        half = halved(frame)
+        return self._judged(half, flow(half, self.half), flow(self.half, half))
+
+    def _judged(self, half: torch.Tensor, there: torch.Tensor, back: torch.Tensor) -> Joint:
+        """A frame at half its size and the centre's, joined by two flows."""
+        return Joint(there, back, trust(half, self.half, there, back), trust(self.half, half, back, there))
+
+    def _corrected(self, instant: int, frame: torch.Tensor, joint: Joint) -> Joint:
+        """The same by what the spikes say."""
+        if instant == self.centre or not self.watched:
+            return joint
+        change = correction(self.slopes, joint.there, self.watched.at(instant), self.watched.brightest)
+        return self._judged(halved(frame), joint.there + change, joint.back - warp(change, joint.back / 2))
 
     def _frame(self, instant: int) -> torch.Tensor:
         if instant == self.centre:
@@ -278,7 +164,7 @@ class Joined:
             own, there, trusted = self._between(instant)
         else:
             own = self._asked(instant)
-            there, _, trusted, _ = self._joint(own)
+            there, _, trusted, _ = self._corrected(instant, own, self._joint(own))
         return torch.lerp(own, warp(self.image, there, "bicubic"), doubled(trusted))
 
     def _between(self, instant: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -298,12 +184,12 @@ class Joined:
         """``(1, 1, h, w)``: the least trust of all keys, since one bad flow spoils what is computed from all."""
         return torch.stack([joint.trust for joint in self.joints.values()]).amin(dim=0)
 
-    def _mean(self) -> torch.Tensor:
-        """The student's frames at the keys, brought to the centre: less noise, and edges at several phases."""
-        total, weight = torch.zeros_like(self.blur), torch.zeros_like(self.blur[:, :1])
+    def _mean(self, frames: dict[int, torch.Tensor]) -> torch.Tensor:
+        """Frames at the keys, brought to the centre: less noise, and edges at several phases."""
+        total, weight = torch.zeros_like(frames[self.centre]), torch.zeros_like(self.blur[:, :1])
         for key, joint in self.joints.items():
             share = doubled(joint.trust_back)
-            total = total + share * warp(self.seen[key], joint.back, "bicubic")
+            total = total + share * warp(frames[key], joint.back, "bicubic")
             weight = weight + share
         return total / weight
 

@@ -139,7 +139,9 @@ class Sight:
             windows = windows * gain[:, None, None, None, None]
         return windows
 
-    def anywhere(self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int], exposure=EXPOSURE, gain=None, light=None):
+    def anywhere(
+        self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int], exposure=EXPOSURE, gain=None, light=None
+    ):
         """The same for any instants of a stream, which is mirrored at its ends where the window leaves it."""
         half = self.frames // 2 if self.kind == "frames" else 0  # the others know where a stream ends
         shifted = slice(exposure.start + half, exposure.stop + half)

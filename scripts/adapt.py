@@ -82,10 +82,12 @@ def main(argv: list[str] | None = None) -> None:
     from codes.making.draws import Draws
     from codes.making.estimate import SensorEstimate
     from codes.making.scenes import render, write_record
+    from codes.student import Sight
 
     init = cfg.init_path or Weights().path("sdmnet")
     student = load_student(init)
-    if (student.kind, student.gain) != ("pyramid", True):
+    sight = Sight.of(student)
+    if sight.kind not in ("pyramid", "intervals") or not sight.gain:
         raise InputError(f"{init} sees other spikes than the pyramid with gain; such a student cannot be adapted")
     network = record_of(student)
     reading = Reading.of(cfg.spike_size, exposure=cfg.exposure, tone=cfg.tone, align=cfg.align)
@@ -107,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     write_record(cfg.out / "scenes", plan["pictures"], cfg.scenes, cfg.seed)
     render(cfg.out / "scenes")
-    scenes = Draws(cfg.out / "scenes", cfg.roi_size, seed=cfg.seed, draw=sensor.draw)
+    scenes = Draws(cfg.out / "scenes", cfg.roi_size, seed=cfg.seed, draw=sensor.draw, sight=sight)
 
     def loss_of(net, batch) -> torch.Tensor:
         with device.autocast(batch["blur"].device, cfg.precision):

@@ -88,10 +88,17 @@ def metadata(key: str, network, weights) -> dict[str, str]:
         about["tfp"] = "mean of spike frames, zeros and ones, (B, 1, h, w)"
         return about
     sight = Sight.of(network)
-    ends = "mirrored" if sight.kind != "pyramid" else "frames outside the stream are left out of a mean; none: 0"
+    frames = replace(sight, gain=False, kind=sight.kind.replace("intervals", "pyramid"))  # the same windows
+    outside = "frames outside the stream are left out of a mean; none: 0"
     about |= {"blur": "(B, 3, H, W)", "spike": f"(B, {sight.frames}, H/4, W/4), means over windows around the instant"}
-    about |= {"scale": "4", "spike_input": sight.kind, "windows": json.dumps(windows_of(replace(sight, gain=False)))}
-    about |= {"stream_ends": ends, "gain": "on" if sight.gain else "off", "largest_gain": f"{LARGEST_GAIN:g}"}
+    about |= {"scale": "4", "spike_input": sight.kind, "windows": json.dumps(windows_of(frames))}
+    about |= {
+        "stream_ends": outside if frames.kind == "pyramid" else "mirrored",
+        "gain": "on" if sight.gain else "off",
+        "largest_gain": f"{LARGEST_GAIN:g}",
+    }
+    if sight.kind == "intervals":
+        about["spike"] += "; each spike is spread over the frames since the spike before (tfi_stream of codes/spike.py)"
     about["gain_formula"] = "spike * min(mean(grey(blur)) / mean(spikes of the exposure), largest_gain)"
     about |= {"grey": "0.11 B + 0.59 G + 0.3 R", "exposure": json.dumps([EXPOSURE.start, EXPOSURE.stop])}
     return about

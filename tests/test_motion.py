@@ -5,7 +5,21 @@ import numpy as np
 import pytest
 import torch
 
-from codes.motion import Joined, between, flow, gap, halved, mean_along, noise_of, solved, trust, warp
+from codes.flow import (
+    Watched,
+    between,
+    correction,
+    flow,
+    gap,
+    halved,
+    mean_along,
+    seen_by_spikes,
+    trust,
+    warp,
+    with_slopes,
+)
+from codes.image import grey
+from codes.motion import Joined, noise_of, solved
 from codes.random import rng
 
 HEIGHT, WIDTH = 96, 128
@@ -246,6 +260,80 @@ def test_warp_between_pixels_is_opencv_s():
     expected = cv2.remap(image, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     result = warp(tensor(image)[None], torch.from_numpy(moved).permute(2, 0, 1)[None])[0]
     np.testing.assert_allclose(result.numpy().transpose(1, 2, 0), expected, atol=0.02)  # OpenCV: 1/32 pixel
+
+
+def stream_of(pan: Pan, vth: float = 1.0) -> torch.Tensor:
+    """What a spike camera with voltages that start anywhere sees of a pan: uint8 ``(137, H/4, W/4)``."""
+    voltage, stream = rng("tests", 9).random((HEIGHT // 4, WIDTH // 4)) * vth, []
+    for instant in range(137):
+        light = pan.truth(instant) * torch.tensor([0.11, 0.59, 0.3])[:, None, None]
+        light = light.sum(dim=0).numpy().reshape(HEIGHT // 4, 4, WIDTH // 4, 4)[:, 1:3, :, 1:3].mean(axis=(1, 3))
+        voltage = voltage + light
+        stream.append(voltage >= vth)
+        voltage = voltage - vth * stream[-1]
+    return torch.from_numpy(np.stack(stream).astype(np.uint8))
+
+
+def test_the_spike_camera_s_light_is_the_photograph_s():
+    """Also where each spike is worth 4 of the paper's, and noise fires in the dark."""
+    pan = Pan(10)
+    for vth, noise in ((1.0, 0.0), (4.0, 0.0), (4.0, 0.02)):
+        stream = stream_of(pan, vth) | torch.from_numpy(rng("tests", 3).random((137, 24, 32)) < noise)
+        watched = Watched.of(pan.blur[None], stream[None], pan)
+        for instant in (20, 68, 116):
+            light = (pan.truth(instant) * torch.tensor([0.11, 0.59, 0.3])[:, None, None]).sum(dim=0)
+            truth = light.view(24, 4, 32, 4)[:, 1:3, :, 1:3].mean(dim=(1, 3))
+            seen = watched.at(instant)[0, 0]
+            assert (seen - truth).mean().abs() < 0.015 and (noise or (seen - truth).std() < 0.02)
+            assert abs(torch.cov(torch.stack([seen.flatten(), truth.flatten()]))[0, 1] / truth.var() - 1) < 0.15
+        assert abs(watched.brightest / (vth * (1 - noise)) - 1) < 0.15
+
+
+def test_spikes_that_know_nothing_of_the_photograph_are_not_asked():
+    blur, stream = tensor(picture())[None], torch.from_numpy(rng("tests", 4).random((1, 137, 24, 32)) < 0.3)
+    assert Watched.of(blur, torch.zeros_like(stream), slice(20, 117)) is None
+    assert Watched.of(blur, torch.ones_like(stream), slice(20, 117)) is None
+    assert Watched.of(torch.full_like(blur, 0.5), stream, slice(20, 117)) is None
+
+
+@pytest.mark.parametrize("vth", [1.0, 4.0])
+def test_a_flow_that_is_too_short_is_corrected(vth):
+    pan = Pan(12)
+    watched, planes = Watched.of(pan.blur[None], stream_of(pan, vth)[None], pan), with_slopes(grey(pan.truth(68)[None]))
+    for instant in (20, 116):
+        s = (instant - 68) / 96
+        true = torch.tensor([pan.pixels * (s + 0.3 * s * s), 0.3 * pan.pixels * s]).view(1, 2, 1, 1)
+        short = 0.7 * true.expand(1, 2, HEIGHT // 2, WIDTH // 2)
+        found = short + correction(planes, short, watched.at(instant), watched.brightest)
+        inner = (..., slice(12, -12), slice(12, -12))
+        before, after = ((flow - true)[inner].square().mean().sqrt() for flow in (short, found))
+        assert after < 0.5 * before
+    still = torch.zeros(1, 2, HEIGHT // 2, WIDTH // 2)
+    assert correction(planes, still, watched.at(20), 0.0).abs().max() == 0  # all of it is brighter than spikes can tell
+
+
+def test_spikes_see_the_middle_of_4x4_pixels():
+    image = torch.from_numpy(rng("tests", 8).random((1, 2, 24, 32), dtype=np.float32))
+    plain = image.view(1, 2, 6, 4, 8, 4)[..., 1:3, :, 1:3].mean(dim=(-3, -1))
+    torch.testing.assert_close(seen_by_spikes(image), plain)
+    moved = torch.zeros(1, 2, 6, 8)
+    torch.testing.assert_close(seen_by_spikes(image, moved), plain)
+    moved[:, 0] += 4.0
+    torch.testing.assert_close(seen_by_spikes(image, moved)[..., :-1], plain[..., 1:])
+    moved[:, 1] += 8.0
+    torch.testing.assert_close(seen_by_spikes(image, moved)[..., :-2, :-1], plain[..., 2:, 1:])
+
+
+def test_what_stands_still_in_the_frames_does_not_hold_the_motion_back():
+    """Frames that keep a third of the photograph's blur: spikes bring back most of what it costs."""
+    pan = Pan(20)
+
+    def held(instants):
+        return 0.65 * pan.frames(instants) + 0.35 * pan.blur
+
+    alone, watched = Joined(pan.blur, held, pan), Joined(pan.blur, held, pan, stream_of(pan))
+    without, found = (np.mean([psnr(one([t])[0], pan.truth(t)) for t in (20, 44, 68, 116)]) for one in (alone, watched))
+    assert found > without + 0.5
 
 
 def test_gap():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from codes.spike import EXPOSURE, ExposureWindow, read_dat, spike_window, tfi, tfp, window, write_dat
+from codes.spike import EXPOSURE, ExposureWindow, read_dat, spike_window, tfi, tfi_stream, tfp, window, write_dat
 
 
 def brute_read(path, height, width):
@@ -120,6 +120,40 @@ def test_spike_window_is_a_cut():
     spike = torch.arange(137)[None, :, None, None].expand(2, 137, 3, 4)
     cut = spike_window(spike, 68, 21)
     assert cut.shape == (2, 21, 3, 4) and cut[0, :, 0, 0].tolist() == list(range(58, 79))
+
+
+def spread(spikes: np.ndarray) -> np.ndarray:
+    """One pixel's spikes, each spread over the frames since the one before: by its description, loops only."""
+    ends = [frame + 1 for frame, spike in enumerate(spikes) if spike > 0]
+    light = np.zeros(len(spikes))
+    if ends:
+        lengths = [stop - start for start, stop in zip([0, *ends], ends, strict=False)]
+        behind = max(lengths[-1], len(spikes) - ends[-1])
+        lengths[0] = max(lengths[0], lengths[1] if len(ends) > 1 else behind)
+        for start, stop, length in zip([0, *ends], ends, lengths, strict=False):
+            light[start:stop] = spikes[stop - 1] / length
+        light[ends[-1] :] = spikes[ends[-1] - 1] / behind
+    return light
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 0.97])
+@pytest.mark.parametrize("kind", ["bool", "uint8", "float32"])
+def test_tfi_of_every_frame(rate, kind):
+    random = np.random.default_rng(1)
+    spikes = (random.random((2, 41, 5, 6)) < rate).astype(kind)
+    if kind == "float32":  # means of some spikes
+        spikes *= random.choice([0.25, 0.5, 1], spikes.shape).astype(np.float32)
+    found = tfi_stream(torch.from_numpy(spikes))
+    assert found.shape == spikes.shape and found.dtype == torch.float32
+    np.testing.assert_allclose(found, np.apply_along_axis(spread, 1, spikes.astype(float)), rtol=1e-6)
+
+
+def test_tfi_of_every_frame_knows_fractions_of_a_spike():
+    """A pixel that fires each 8th frame has the same light in each window, of which a count knows nothing."""
+    spikes = torch.zeros(1, 80, 1, 1, dtype=torch.uint8)
+    spikes[:, 3::8] = 1
+    assert torch.equal(tfi_stream(spikes), torch.full((1, 80, 1, 1), 1 / 8))
+    assert tfp(spikes, 40, 5).item() == 0 and tfi(spikes, 40).item() == 1 / 8
 
 
 def test_tfi_by_hand():

@@ -5,6 +5,7 @@ import torch
 from codes.engine.checkpoint import load_weights, save
 from codes.engine.weights import load_student
 from codes.model.ldn_model import Deblur_Net
+from codes.spike import tfi_stream
 from codes.student import LARGEST_GAIN, Sight, exposure_gain, spike_pyramid
 from tests.conftest import filled, rnd
 
@@ -27,6 +28,14 @@ def test_pyramid_sees_the_whole_stream():
         spike_pyramid(torch.from_numpy(spikes), [137])
 
 
+def test_intervals_are_the_pyramid_of_light_by_intervals():
+    spikes = torch.from_numpy(np.random.default_rng(6).random((2, 137, 3, 4)) < 0.1)
+    blur, sight = rnd(2, 3, 12, 16), Sight("intervals", gain=True)
+    expected = spike_pyramid(tfi_stream(spikes), (20, 68)) * exposure_gain(blur, spikes)[:, None, None, None, None]
+    assert torch.equal(sight(blur, spikes, (20, 68)), expected)
+    assert torch.equal(sight.anywhere(blur, spikes, (20, 68), light=sight.light(spikes)), expected)
+
+
 def test_exposure_gain_is_the_ratio_of_the_means():
     spikes = torch.zeros(3, 137, 2, 2, dtype=torch.uint8)
     spikes[0, 20:117:4] = 1  # 25 of 97 frames
@@ -40,7 +49,9 @@ def test_exposure_gain_is_the_ratio_of_the_means():
     assert exposure_gain(blur, spikes)[2] == LARGEST_GAIN == 64
 
 
-@pytest.mark.parametrize("settings", [(21, "frames", False), (11, "frames", False), (21, "pyramid", True)])
+@pytest.mark.parametrize(
+    "settings", [(21, "frames", False), (11, "frames", False), (21, "pyramid", True), (21, "intervals", True)]
+)
 def test_a_students_file_says_what_it_sees(settings, tmp_path):
     ldn = filled(Deblur_Net(*settings))
     save(ldn.state_dict(), tmp_path / "a.pth")

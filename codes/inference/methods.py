@@ -194,7 +194,7 @@ def along_motion(name: str) -> Callable[..., Method]:
             def images(instants):
                 if not joined:
                     pairs = zip(blur, spike, strict=True)
-                    joined[:] = [Joined(image, frames_of(image, stream), exposure) for image, stream in pairs]
+                    joined[:] = [Joined(image, frames_of(image, stream), exposure, stream) for image, stream in pairs]
                 return torch.stack([one(instants) for one in joined]).to(blur.device)
 
             return images

@@ -27,7 +27,6 @@ from codes.random import rng as stream_of
 from codes.student import Sight
 from codes.tone import Tone
 
-
 INTERVALS = Sight("intervals", gain=True)
 
 
@@ -248,8 +247,8 @@ class Draws(torch.utils.data.Dataset):
     """Scenes, recorded anew in each epoch, as what the student is given.
 
     Samples are dictionaries: ``blur`` float32 ``(3, S, S)``, B,G,R in [0, 1]; ``spike`` float32
-    ``(M, 21, S/4, S/4)``, what the student sees at M instants; ``sharps`` float32 ``(M, 3, S, S)``, the frames at these instants; ``name``. An item is asked for by its
-    index or by (index, epoch).
+    ``(M, 21, S/4, S/4)``, what the student sees at M instants; ``sharps`` float32 ``(M, 3, S, S)``, the frames at these
+    instants; ``name``. An item is asked for by its index or by (index, epoch).
 
     Args:
         folder: scenes that scripts/make_scenes.py made; those that are missing are rendered when they are first needed.

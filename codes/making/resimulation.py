@@ -117,6 +117,6 @@ def write_pictures(cfg: CapturesConfig, folder: Path, shard: Shard = WHOLE) -> l
             todo, tqdm(samples, desc="captures", unit="capture", leave=False, disable=None), strict=True
         ):
             blur, spike, centre = sample["blur"].to(device), sample["spike"].to(device), [EXPOSURE.centre]
-            image = Joined(blur[0], partial(frames, blur, spike))(centre)[0]
+            image = Joined(blur[0], partial(frames, blur, spike), spike=spike[0])(centre)[0]
             write_image(folder / names[index], shrunk(image, cfg.shrink))
     return names

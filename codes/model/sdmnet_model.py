@@ -55,7 +55,8 @@ class SDMNet(nn.Module):
     def __init__(self, spike_input: str = "intervals"):
         super().__init__()
         self.kind = spike_input
-        self.register_buffer("spike_input", torch.tensor([SPIKE_INPUTS.index(spike_input), 1]))
+        if spike_input != "pyramid":
+            self.register_buffer("spike_input", torch.tensor([SPIKE_INPUTS.index(spike_input), 1]))
         self.ldn = Deblur_Net(len(WINDOWS) + 12)
         self.ldn.pred = nn.Conv2d(self.ldn.pred.in_channels, 5, 1)
         away = (torch.arange(len(WINDOWS)) - MIDDLE).abs()
@@ -65,8 +66,7 @@ class SDMNet(nn.Module):
     @staticmethod
     def settings(state: dict[str, torch.Tensor]) -> dict:
         """The arguments of the constructor that a state dict tells, as :meth:`Deblur_Net.settings`."""
-        kind = state.get("spike_input", torch.tensor([SPIKE_INPUTS.index("pyramid"), 1]))
-        return {"spike_input": Deblur_Net.settings({"spike_input": kind})["spike_input"]}
+        return {"spike_input": Deblur_Net.settings(state).get("spike_input", "pyramid")}
 
     @torch.no_grad()
     def begin_as(self, ldn: nn.Module) -> "SDMNet":

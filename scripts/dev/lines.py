@@ -25,6 +25,7 @@ from codes.engine.device import autocast, place
 from codes.engine.options import EvalConfig
 from codes.engine.weights import Weights
 from codes.fast import plain, quicken
+from codes.flow import seen_by_spikes
 from codes.image import grey, write_image
 from codes.inference.methods import from_student, load_method
 from codes.losses import TeacherLoss, reblur_loss
@@ -292,9 +293,11 @@ class Lines:
             return torch.stack([photo.roll(round((t - EXPOSURE.centre) * self.width / 2000), -1) for t in instants])
 
         panned = pan(range(EXPOSURE.start, EXPOSURE.stop)).mean(dim=0).clamp(0, 1)
+        lights = (seen_by_spikes(grey(pan([t])))[0, 0] for t in range(EXPOSURE.total))
+        watching = torch.stack([torch.rand_like(light) < light for light in lights])
 
         def joined(networks):
-            return self.inferring(networks, lambda: Joined(panned, pan)(EXPOSURE.sequence_instants))
+            return self.inferring(networks, lambda: Joined(panned, pan, spike=watching)(EXPOSURE.sequence_instants))
 
         return [
             self.both(f"BSN forward {self.h}x{self.w}", lambda n: self.inferring(n, lambda: n.bsn(texture))),

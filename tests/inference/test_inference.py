@@ -150,7 +150,7 @@ def test_joined_frames_are_those_of_the_student_joined(checkpoints):
     blur, spike = rnd(2, 3, 64, 96), (rnd(2, 137, 16, 24) > 0.6).to(torch.uint8)
     alone, joined = (load_method(name, weights_in(checkpoints)) for name in ("ldn", "ldn_motion"))
     images, frames = joined.start(blur, spike, slice(30, 100)), alone.start(blur, spike, slice(30, 100))
-    expected = [Joined(blur[i], lambda t, i=i: frames(t)[i], slice(30, 100))([65, 40]) for i in range(2)]
+    expected = [Joined(blur[i], lambda t, i=i: frames(t)[i], slice(30, 100), spike[i])([65, 40]) for i in range(2)]
     torch.testing.assert_close(images([65, 40]), torch.stack(expected), rtol=0, atol=1e-5)
     assert torch.equal(images([40])[:, 0], images([65, 40])[:, 1])  # one by one, as in a long sequence
     assert joined.title == "Student LDN, joined along the motion" and joined.parameters == alone.parameters

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from codes.engine.checkpoint import save
+from codes.engine.weights import load_student
 from codes.errors import InputError
 from codes.model.ldn_model import Deblur_Net
 from codes.model.sdmnet_model import BRIGHT, DARK, WINDOWS, SDMNet
@@ -103,6 +105,15 @@ def test_it_can_begin_as_an_ldn():
     network, blur, spike = SDMNet().begin_as(ldn), rnd(2, 3, 64, 64), rnd(2, 21, 16, 16)
     with torch.inference_mode():
         assert torch.allclose(network(blur, spike), ldn(blur, spike), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["intervals", "pyramid"])
+def test_its_file_says_what_it_sees(kind, tmp_path):
+    network = filled(SDMNet(kind))
+    save(network.state_dict(), tmp_path / "s.pth")
+    again = load_student(tmp_path / "s.pth")
+    assert isinstance(again, SDMNet) and (again.kind, again.gain) == (kind, True)
+    assert ("spike_input" in network.state_dict()) == (kind == "intervals")  # files from before say nothing
 
 
 def test_sizes_that_do_not_fit_are_refused(network):

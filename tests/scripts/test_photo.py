@@ -140,7 +140,8 @@ def test_pictures_are_the_shrunken_deblurred_captures(resimulated, tiny):
         images = [blur * tfp(instant - 10, instant + 11) / np.maximum(tfp(20, 117), 1e-9) for instant in instants]
         return torch.from_numpy(np.stack(images).clip(0, 1)).permute(0, 3, 1, 2)
 
-    expected = Joined(torch.from_numpy(blur).permute(2, 0, 1), frames)([68])[0].permute(1, 2, 0).numpy() * 255
+    joined = Joined(torch.from_numpy(blur).permute(2, 0, 1), frames, spike=torch.from_numpy(spikes))
+    expected = joined([68])[0].permute(1, 2, 0).numpy() * 255
     found = read_image(root / "out/pictures" / f"{names[0]}_000019.png")
     assert np.abs(found - expected).max() <= 1
     about = json.loads((root / "out/GOPRO/demo_data.json").read_text())

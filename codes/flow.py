@@ -1,0 +1,259 @@
+"""Motion between the images of one exposure: optical flow, what the spikes say of it, and warping along it.
+
+Flow between images that a student made is too short: what it could not deblur stands still in all of them. Spikes see
+things where they are. So each flow is corrected by one step of Lucas and Kanade (IJCAI 1981) that compares a sharp
+image, warped, with the light that the spike camera saw (:class:`Watched`).
+
+Flows are float32 ``(1, 2, H/2, W/2)``, (right, down) in pixels of the whole image, on the grid of images at half the
+size.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from codes.exposure import SCALE
+from codes.image import grey
+from codes.spike import tfi_stream, tfp_long
+
+LARGE, PATCH, SMOOTHNESS = 256, 16, 60
+"""Shorter side of the flow's images from which on its windows have this side and it is so smooth: OpenCV's 8 and 20
+follow noise. Smaller images have smaller things."""
+ASTRAY, UNLIKE = 3.0, 0.2
+"""Image pixels by which flow and flow back may disagree, and by what share of white the images that they join."""
+REACH = 8
+"""Frames to either side of an instant in which the spike camera's light is taken to be that of the instant."""
+CELL, CELLS, EXPECTED = 4, 5, 0.7
+"""Spike pixels along a cell, cells along the window of a correction, and image pixels that it is expected to have."""
+CLIPPED = 0.9
+"""Share of the brightest light that spikes can tell above which they are not asked."""
+OUTLIER = 2.0
+"""Differences count half at so many times their root mean square."""
+
+
+def halved(image: torch.Tensor) -> torch.Tensor:
+    """``(1, C, H, W)`` at half the size, means of 2 x 2 pixels."""
+    upper, lower = image[..., ::2, :], image[..., 1::2, :]
+    return (upper[..., ::2] + upper[..., 1::2] + lower[..., ::2] + lower[..., 1::2]) / 4  # quicker than avg_pool2d
+
+
+def doubled(image: torch.Tensor) -> torch.Tensor:
+    """``(1, C, h, w)`` at twice the size."""
+    return F.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def flow(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Where the pixels of one image lie in another: DIS flow (Kroeger et al., ECCV 2016).
+
+    Args:
+        first, second: images at half their size, ``(1, 3, H/2, W/2)``, B,G,R in [0, 1].
+
+    Returns:
+        float32 ``(1, 2, H/2, W/2)``, (right, down) in pixels of the whole image, on the grid of ``first``.
+    """
+    small = grey(torch.cat([first, second]))
+    small = small / small.amax().clamp(min=1e-6)  # a dark scene has 8 bits too
+    bytes_ = (255 * small[:, 0]).round().byte().cpu().numpy()
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    if min(small.shape[2:]) >= LARGE:
+        search.setPatchSize(PATCH)
+        search.setPatchStride(PATCH // 2)
+        search.setGradientDescentIterations(16)
+        search.setVariationalRefinementAlpha(SMOOTHNESS)
+        search.setVariationalRefinementIterations(10)
+    return 2 * torch.from_numpy(np.nan_to_num(search.calc(*bytes_, None))).permute(2, 0, 1)[None].to(first)
+
+
+def warp(image: torch.Tensor, moved: torch.Tensor, mode: str = "bilinear") -> torch.Tensor:
+    """An image as seen from another instant: at each pixel what lies ``moved`` away.
+
+    Args:
+        image: ``(1, C, H, W)``.
+        moved: float32 ``(1, 2, H, W)``, or coarser by a whole number that divides both sides; (right, down) in image
+            pixels.
+        mode: 'bilinear' or 'bicubic'.
+
+    Returns:
+        ``(1, C, H, W)``; beyond the border, the border's pixels.
+    """
+    return mean_along(image, [moved], mode)
+
+
+def mean_along(image: torch.Tensor, path: Iterable[torch.Tensor], mode: str = "bilinear") -> torch.Tensor:
+    """The mean of :func:`warp` over a path's positions, each as ``moved`` there; several may come as one tensor."""
+    if image.device.type == "cpu":
+        return _mean_along_on_cpu(image, path, mode)
+    height, width = image.shape[-2:]
+    x, y = ((2 * torch.arange(side, device=image.device) + 1) / side - 1 for side in (width, height))
+    total, positions = torch.zeros_like(image), 0
+    for moved in path:
+        grid = F.interpolate(moved * moved.new_tensor([2 / width, 2 / height])[:, None, None], (height, width))
+        grid[:, 0] += x
+        grid[:, 1] += y[:, None]
+        images = image.expand(len(moved), -1, -1, -1)
+        seen = F.grid_sample(images, grid.permute(0, 2, 3, 1), mode, "border", align_corners=False)
+        total += seen.sum(dim=0, keepdim=True)
+        positions += len(moved)
+    return total / positions
+
+
+def _mean_along_on_cpu(image: torch.Tensor, path: Iterable[torch.Tensor], mode: str) -> torch.Tensor:
+    """The same by OpenCV, on the coarser grid: pixels that share a motion are parts of as many coarse images."""
+    how, sums, positions = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[mode], None, 0
+    for moved in path:
+        if sums is None:
+            rows, columns = moved.shape[-2:]
+            scale = image.shape[-2] // rows
+            # Each part begins at another pixel; the first ones are repeated, that all parts see the same border.
+            planes = F.pad(image, (scale - 1, 0, scale - 1, 0), mode="replicate")[0].numpy()
+            here = scale * np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).astype(np.float32) + scale - 1
+            parts = list(np.ndindex(len(planes), scale, scale))
+            sums = np.zeros((len(planes), scale, scale, rows, columns), np.float32)
+            seen = np.empty((rows, columns), np.float32)
+        for places in moved.permute(0, 2, 3, 1).numpy():
+            at = here + places
+            for c, i, j in parts:
+                sums[c, i, j] += cv2.remap(planes[c, i:, j:], at, None, how, seen, cv2.BORDER_REPLICATE)
+        positions += len(moved)
+    return torch.from_numpy(sums.transpose(0, 3, 1, 4, 2).reshape(image.shape)) / positions
+
+
+class Joint(NamedTuple):
+    """How a frame and the centre's belong together: flow to the centre and back, and how far each is to be trusted."""
+
+    there: torch.Tensor
+    back: torch.Tensor
+    trust: torch.Tensor
+    trust_back: torch.Tensor
+
+
+def gap(there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+    """How far from its beginning one arrives, going there and back: ``(1, 1, h, w)`` of flows, in image pixels."""
+    returned = warp(back, there / 2)  # a pixel of the flows is two of the image
+    return torch.hypot(*(there + returned).split(1, dim=1))
+
+
+def trust(first: torch.Tensor, second: torch.Tensor, there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+    """How far two images show the same thing, where a flow leads.
+
+    Args:
+        first, second: at half their size, ``(1, 3, H/2, W/2)``.
+        there: ``(1, 2, H/2, W/2)``, the flow from the first to the second.
+        back: from the second to the first.
+
+    Returns:
+        ``(1, 1, H/2, W/2)``, weights in [0, 1] on the grid of the first.
+    """
+    apart = halved(first - warp(second, there / 2))
+    apart = F.avg_pool2d(apart, 5, stride=1, padding=2, count_include_pad=False)
+    apart = doubled(apart.abs().amax(dim=1, keepdim=True))
+    return torch.exp(-((gap(there, back) / ASTRAY) ** 2) - (apart / UNLIKE) ** 2)
+
+
+def between(keys: Sequence[int], times) -> torch.Tensor:
+    """``(len(times), len(keys))``: what to multiply values at ``keys`` by for the polynomial through them at times."""
+    middle, half = (keys[0] + keys[-1]) / 2, max((keys[-1] - keys[0]) / 2, 1)
+
+    def powers(at):
+        return ((np.asarray(at, float)[:, None] - middle) / half) ** np.arange(len(keys))
+
+    return torch.from_numpy(powers(times) @ np.linalg.inv(powers(keys))).float()
+
+
+def interpolated(flows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """``(n, 2, h, w)`` of flows at the keys ``(keys, 2, h, w)`` and weights ``(n, keys)`` (:func:`between`)."""
+    pairs = flows.permute(0, 2, 3, 1)
+    with torch.autocast(flows.device.type, enabled=False):  # bfloat16 would be half a pixel off
+        found = weights.to(flows) @ pairs.flatten(1)
+    return found.view(-1, *pairs.shape[1:]).permute(0, 3, 1, 2)
+
+
+class Watched(NamedTuple):
+    """What a spike camera saw of an exposure, as bright as the photograph.
+
+    ``light``: :func:`codes.spike.tfi_stream` ``(1, T, H/4, W/4)``; ``brightest``: the light of a spike in each frame.
+    """
+
+    light: torch.Tensor
+    brightest: float
+
+    @classmethod
+    def of(cls, blur: torch.Tensor, spike: torch.Tensor, exposure) -> "Watched | None":
+        """Made as bright by the line that fits both cameras' exposures best, for noise fires in the dark too.
+
+        Args:
+            blur: the photograph, ``(1, 3, H, W)``, B,G,R in [0, 1].
+            spike: ``(1, T, H/4, W/4)``, zeros and ones or means of some.
+            exposure: anything with ``start`` and ``stop``.
+
+        Returns:
+            None where spikes do not get brighter as the photograph does.
+        """
+        rate, light = tfp_long(spike, exposure), seen_by_spikes(grey(blur))
+        rate, light = (x[(rate < 0.7) & (light < 0.97)].double() for x in (rate, light))
+        if len(rate) < 16:
+            return None
+        gain = (light - light.mean()).mul(rate - rate.mean()).mean() / (light - light.mean()).square().mean()
+        gain, dark = gain.item(), (rate.mean() - gain * light.mean()).item()
+        return cls((tfi_stream(spike) - dark) / gain, (1 - dark) / gain) if gain > 1e-3 else None
+
+    def at(self, instant: int) -> torch.Tensor:
+        """The light around an instant, ``(1, 1, H/4, W/4)``."""
+        return self.light[:, max(instant - REACH, 0) : instant + REACH + 1].mean(dim=1, keepdim=True)
+
+
+def seen_by_spikes(planes: torch.Tensor, moved: torch.Tensor | None = None) -> torch.Tensor:
+    """Images as the spike camera sees them: the middle 2x2 pixels of each 4x4.
+
+    Args:
+        planes: ``(1, C, H, W)``.
+        moved: what lies so far away instead, ``(1, 2, H/4, W/4)``, (right, down) in image pixels.
+
+    Returns:
+        ``(1, C, H/4, W/4)``.
+    """
+    if moved is None:
+        return F.avg_pool2d(planes[..., 1:-1, 1:-1], 2, stride=SCALE)
+    height, width = planes.shape[-2:]
+    x, y = (SCALE * torch.arange(side, device=planes.device) + SCALE / 2 for side in (moved.shape[3], moved.shape[2]))
+    places = torch.stack([(x + moved[:, 0]) * (2 / width) - 1, (y[:, None] + moved[:, 1]) * (2 / height) - 1], dim=-1)
+    return F.grid_sample(planes, places, "bilinear", "border", align_corners=False)
+
+
+def with_slopes(light: torch.Tensor) -> torch.Tensor:
+    """``(1, 3, H, W)``: a grey image ``(1, 1, H, W)`` and its slopes to the right and down, light per pixel."""
+    padded = F.pad(light, (1, 1, 1, 1), mode="replicate")
+    right = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
+    down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+    return torch.cat([light, right, down], dim=1)
+
+
+def correction(planes: torch.Tensor, there: torch.Tensor, light: torch.Tensor, brightest: float) -> torch.Tensor:
+    """What to add to a flow, so that what it leads to is what spikes saw.
+
+    Args:
+        planes: :func:`with_slopes` of the image that the flow leads to.
+        there: the flow.
+        light: the spike camera's at the flow's beginning, ``(1, 1, H/4, W/4)`` (:meth:`Watched.at`).
+        brightest: the brightest light that it can tell.
+
+    Returns:
+        As ``there``. Where spikes say little, little: least squares with a prior that expects no correction.
+    """
+    image, right, down = seen_by_spikes(planes, F.avg_pool2d(there, 2)).split(1, dim=1)
+    known = (image < CLIPPED * brightest).to(image)
+    apart = known * (light - image)
+    noise = apart.square().sum() / known.sum().clamp(min=1)
+    weight = known / (1 + apart.square() / (OUTLIER**2 * noise).clamp(min=1e-12))
+    terms = torch.cat([right * right, right * down, down * down, right * apart, down * apart], dim=1) * weight
+    cells = F.interpolate(terms, [-(-side // CELL) for side in terms.shape[2:]], mode="area")
+    cells = F.avg_pool2d(cells, CELLS, stride=1, padding=CELLS // 2, count_include_pad=False)
+    prior = (noise / (CELLS * CELL * EXPECTED) ** 2).clamp(min=1e-12)
+    xx, xy, yy, x, y = cells.split(1, dim=1)
+    xx, yy = xx + prior, yy + prior
+    step = torch.cat([yy * x - xy * y, xx * y - xy * x], dim=1) / (xx * yy - xy * xy)
+    return F.interpolate(step.clamp(-SCALE, SCALE), there.shape[2:], mode="bilinear", align_corners=False)

@@ -33,6 +33,12 @@ CLIPPED = 0.9
 """Share of the brightest light that spikes can tell above which they are not asked."""
 OUTLIER = 2.0
 """Differences count half at so many times their root mean square."""
+RARE, BRIGHT, FEWEST = 0.7, 0.97, 16
+"""Pixels that fire in less than this share of frames and are darker than this tell how bright a spike is; so many of
+them at least."""
+NOTICED, FURTHEST, CERTAIN = 0.35, 3.0, 5.0
+"""Image pixels by which a photograph may lie off the spikes before it is moved, those beyond which more than a shift is
+wrong, and how many standard errors the distance must have."""
 
 
 def halved(image: torch.Tensor) -> torch.Tensor:
@@ -172,6 +178,24 @@ def interpolated(flows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return found.view(-1, *pairs.shape[1:]).permute(0, 3, 1, 2)
 
 
+def line_of(blur: torch.Tensor, rate: torch.Tensor) -> tuple[float, float] | None:
+    """Spikes per frame as light of the photograph: gain * light + dark, since noise fires in the dark too.
+
+    Args:
+        blur: the photograph, ``(1, 3, H, W)``.
+        rate: of the spikes during the exposure, ``(1, 1, H/4, W/4)``.
+
+    Returns:
+        (gain, dark); None where spikes do not get more as the photograph gets brighter.
+    """
+    light = seen_by_spikes(grey(blur))
+    rate, light = (x[(rate < RARE) & (light < BRIGHT)].double() for x in (rate, light))
+    if len(rate) < FEWEST:
+        return None
+    gain = (light - light.mean()).mul(rate - rate.mean()).mean() / (light - light.mean()).square().mean()
+    return (gain.item(), (rate.mean() - gain * light.mean()).item()) if gain > 1e-3 else None
+
+
 class Watched(NamedTuple):
     """What a spike camera saw of an exposure, as bright as the photograph.
 
@@ -183,7 +207,7 @@ class Watched(NamedTuple):
 
     @classmethod
     def of(cls, blur: torch.Tensor, spike: torch.Tensor, exposure) -> "Watched | None":
-        """Made as bright by the line that fits both cameras' exposures best, for noise fires in the dark too.
+        """Of what both cameras saw during the exposure.
 
         Args:
             blur: the photograph, ``(1, 3, H, W)``, B,G,R in [0, 1].
@@ -193,13 +217,8 @@ class Watched(NamedTuple):
         Returns:
             None where spikes do not get brighter as the photograph does.
         """
-        rate, light = tfp_long(spike, exposure), seen_by_spikes(grey(blur))
-        rate, light = (x[(rate < 0.7) & (light < 0.97)].double() for x in (rate, light))
-        if len(rate) < 16:
-            return None
-        gain = (light - light.mean()).mul(rate - rate.mean()).mean() / (light - light.mean()).square().mean()
-        gain, dark = gain.item(), (rate.mean() - gain * light.mean()).item()
-        return cls((tfi_stream(spike) - dark) / gain, (1 - dark) / gain) if gain > 1e-3 else None
+        line = line_of(blur, tfp_long(spike, exposure))
+        return line and cls((tfi_stream(spike) - line[1]) / line[0], (1 - line[1]) / line[0])
 
     def at(self, instant: int) -> torch.Tensor:
         """The light around an instant, ``(1, 1, H/4, W/4)``."""
@@ -257,3 +276,29 @@ def correction(planes: torch.Tensor, there: torch.Tensor, light: torch.Tensor, b
     xx, yy = xx + prior, yy + prior
     step = torch.cat([yy * x - xy * y, xx * y - xy * x], dim=1) / (xx * yy - xy * xy)
     return F.interpolate(step.clamp(-SCALE, SCALE), there.shape[2:], mode="bilinear", align_corners=False)
+
+
+def shift(blur: torch.Tensor, spike: torch.Tensor, exposure) -> torch.Tensor | None:
+    """By how much the spike camera looks too far, by Lucas and Kanade's steps between what both saw of the exposure.
+
+    Args:
+        blur, spike, exposure: as in :meth:`Watched.of`.
+
+    Returns:
+        (right, down) in image pixels, ``(1, 2, 1, 1)``; None where it is small, or not to be told.
+    """
+    rate = tfp_long(spike, exposure)
+    line, found = line_of(blur, rate), blur.new_zeros(1, 2, 1, 1)
+    if not line:
+        return None
+    light, planes = (rate - line[1]) / line[0], with_slopes(grey(blur))
+    for _ in range(5):
+        image, *slopes = seen_by_spikes(planes, found.expand(-1, -1, *rate.shape[2:])).split(1, dim=1)
+        known = (rate < RARE) & (image < BRIGHT)
+        apart, slopes = (light - image)[known], torch.stack([slope[known] for slope in slopes])
+        matrix = slopes @ slopes.T
+        step = torch.linalg.pinv(matrix) @ (slopes @ apart)
+        found = found + step.view(1, 2, 1, 1)
+    error = (torch.linalg.pinv(matrix).diagonal().sum() * apart.square().mean()).sqrt()
+    distance = torch.hypot(*found.flatten())
+    return found if max(NOTICED, CERTAIN * error) < distance < FURTHEST and step.abs().max() < 0.05 else None

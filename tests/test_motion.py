@@ -14,6 +14,7 @@ from codes.flow import (
     halved,
     mean_along,
     seen_by_spikes,
+    shift,
     trust,
     warp,
     with_slopes,
@@ -262,12 +263,25 @@ def test_warp_between_pixels_is_opencv_s():
     np.testing.assert_allclose(result.numpy().transpose(1, 2, 0), expected, atol=0.02)  # OpenCV: 1/32 pixel
 
 
-def stream_of(pan: Pan, vth: float = 1.0) -> torch.Tensor:
-    """What a spike camera with voltages that start anywhere sees of a pan: uint8 ``(137, H/4, W/4)``."""
+def stream_of(pan: Pan, vth: float = 1.0, right: float = 0.0) -> torch.Tensor:
+    """What a spike camera with voltages that start anywhere sees of a pan: uint8 ``(137, H/4, W/4)``.
+
+    It looks ``right`` image pixels too far.
+    """
     voltage, stream = rng("tests", 9).random((HEIGHT // 4, WIDTH // 4)) * vth, []
     for instant in range(137):
-        light = pan.truth(instant) * torch.tensor([0.11, 0.59, 0.3])[:, None, None]
-        light = light.sum(dim=0).numpy().reshape(HEIGHT // 4, 4, WIDTH // 4, 4)[:, 1:3, :, 1:3].mean(axis=(1, 3))
+        seen = cv2.warpAffine(
+            pan.truth(instant).numpy().transpose(1, 2, 0),
+            np.float32([[1, 0, right], [0, 1, 0]]),
+            (WIDTH, HEIGHT),
+            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        light = (
+            (seen @ np.float32([0.11, 0.59, 0.3]))
+            .reshape(HEIGHT // 4, 4, WIDTH // 4, 4)[:, 1:3, :, 1:3]
+            .mean(axis=(1, 3))
+        )
         voltage = voltage + light
         stream.append(voltage >= vth)
         voltage = voltage - vth * stream[-1]
@@ -322,6 +336,18 @@ def test_spikes_see_the_middle_of_4x4_pixels():
     torch.testing.assert_close(seen_by_spikes(image, moved)[..., :-1], plain[..., 1:])
     moved[:, 1] += 8.0
     torch.testing.assert_close(seen_by_spikes(image, moved)[..., :-2, :-1], plain[..., 2:, 1:])
+
+
+@pytest.mark.parametrize("right", [0.0, 0.6, 1.0, 2.0])
+@pytest.mark.parametrize("vth", [1.0, 4.0])
+def test_a_photograph_that_lies_off_the_spikes(right, vth):
+    pan = Pan(10)
+    found = shift(pan.blur[None], stream_of(pan, vth, right)[None], pan)
+    if not right:
+        assert found is None
+    else:
+        assert found.flatten().tolist() == pytest.approx([right, 0], abs=0.15)
+    assert shift(pan.blur[None], torch.zeros(1, 137, HEIGHT // 4, WIDTH // 4), pan) is None
 
 
 def test_what_stands_still_in_the_frames_does_not_hold_the_motion_back():

@@ -20,6 +20,7 @@ from codes.baselines.stir_model import FRAMES
 from codes.engine.device import place
 from codes.engine.weights import Weights, record_of
 from codes.errors import InputError
+from codes.flow import shift, warp
 from codes.image import grey
 from codes.inference.tiles import Tiled, decode_tiles
 from codes.model.registry import ALONG, joinable, students
@@ -184,18 +185,26 @@ def along_motion(name: str) -> Callable[..., Method]:
     def method(weights: Weights, device: torch.device, tile: int = 0) -> Method:
         alone = methods()[name](weights, device, tile)
 
-        def start(blur, spike, exposure=EXPOSURE) -> Images:
-            joined: list[Joined] = []
+        def joined(image, stream, exposure):
+            images = alone.start(image, stream, exposure)
+            return Joined(image[0], lambda instants: images(instants)[0], exposure, stream[0])
 
-            def frames_of(image, stream):
-                images = alone.start(image[None], stream[None], exposure)
-                return lambda instants: images(instants)[0]
+        def registered(image, stream, exposure):
+            """The same where the two lie off one another: on the spikes' grid, and moved back."""
+            if (away := shift(image, stream, exposure)) is None:
+                return joined(image, stream, exposure)
+            away = away.expand(-1, -1, *image.shape[2:])
+            frames = joined(warp(image, away, "bicubic").clamp(0, 1), stream, exposure)
+            return lambda instants: torch.cat([warp(frame[None], -away, "bicubic") for frame in frames(instants)])
+
+        def start(blur, spike, exposure=EXPOSURE) -> Images:
+            frames: list[Callable] = []
 
             def images(instants):
-                if not joined:
-                    pairs = zip(blur, spike, strict=True)
-                    joined[:] = [Joined(image, frames_of(image, stream), exposure, stream) for image, stream in pairs]
-                return torch.stack([one(instants) for one in joined]).to(blur.device)
+                if not frames:
+                    pairs = zip(blur.split(1), spike.split(1), strict=True)
+                    frames[:] = [registered(*pair, exposure) for pair in pairs]
+                return torch.stack([one(instants) for one in frames]).clamp_(0, 1).to(blur.device)
 
             return images
 

@@ -157,6 +157,20 @@ def test_joined_frames_are_those_of_the_student_joined(checkpoints):
     assert (images([65]) - frames([65])).abs().max() > 0.01
 
 
+def test_a_photograph_that_lies_off_the_spikes_is_moved_there_and_back():
+    """A still scene whose photograph lies a pixel to the right of it comes out a pixel to the right of it."""
+    picture = scene(96, 128)
+    blur, spike = (
+        torch.from_numpy(x)[None] for x in (picture.transpose(2, 0, 1) / np.float32(255), spikes_of(picture))
+    )
+    method = load_method("sdm21_motion")
+    with torch.inference_mode():
+        straight, moved = (method.start(photo, spike)([68, 20])[0] for photo in (blur, blur.roll(1, -1)))
+    inner = (..., slice(8, -8), slice(8, -8))
+    apart = (moved.roll(-1, -1) - straight)[inner].abs().mean()
+    assert apart < 0.5 * (moved - straight)[inner].abs().mean() and apart < 0.01
+
+
 def test_parameters_are_the_papers(checkpoints):
     count = {
         name: load_method(name, weights_in(checkpoints)).parameters for name in ("sdm", "sdm_bsn", "teacher", "ldn")

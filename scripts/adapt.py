@@ -82,6 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     from codes.making.draws import Draws
     from codes.making.estimate import SensorEstimate
     from codes.making.scenes import render, write_record
+    from codes.model.registry import ALONG
     from codes.student import Sight
 
     init = cfg.init_path or Weights().path("sdmnet")
@@ -97,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     given |= {"captures": [name for name, *_ in captures]}
 
     def deblurrer(path) -> Deblurrer:
-        return Deblurrer(network.key, device=cfg.device, **{f"{network.flag}_path": str(path)})
+        return Deblurrer(network.key + ALONG, device=cfg.device, **{f"{network.flag}_path": str(path)})
 
     plan = recorded(record := cfg.out / "adapt.json", given, "choose another --out")
     if not plan:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from codes.image import grey, write_image
 from codes.inference.deblurrer import View
 from codes.inference.opening import SCALE, Capture
 from codes.inference.pixels import fill
 from codes.inference.rates import LONGEST
-from codes.spike import EXPOSURE, evenly
+from codes.spike import EXPOSURE, evenly, tfi_stream
 
 EVERY = 5
 """Of so many pixels, in each direction, one is withheld."""
@@ -109,8 +110,9 @@ def figures(capture: Capture, mask: np.ndarray, instants: Sequence[int], frames:
         frames: at these instants, uint8 ``(H, W, 3)``, B,G,R, coded as the photograph is.
 
     Returns:
-        ``reblur``, ``agreement``: PSNR in dB, both in the photograph's linear light. The latter has the noise of single
-        spikes in it: it compares two networks on the same captures and says nothing beside another capture's.
+        ``reblur``, ``agreement``: PSNR in dB, both in the photograph's linear light. The latter has the noise of spikes
+        in it, less than if they were counted (:func:`codes.spike.tfi_stream`): it compares two networks on the same
+        captures and says nothing beside another capture's.
     """
     lights = [capture.tone.linear(frame.astype(np.float32) / np.float32(255)) for frame in frames]
     between = [(one + other) / 2 for one, other in zip(lights[:-1], lights[1:], strict=True)]
@@ -118,9 +120,10 @@ def figures(capture: Capture, mask: np.ndarray, instants: Sequence[int], frames:
     mean = sum(np.float32(share) * light for share, light in zip(spans, between, strict=True))
     image, rate = seen(capture, capture.light()), capture.tfp_long()
     slope, dark = np.polyfit(image.ravel(), rate.ravel(), 1)  # from light to firing rate
+    known = tfi_stream(torch.from_numpy(capture.spike[:, mask, None]))[..., 0].numpy()
     errors = []
     for first, last, light in zip(instants[:-1], instants[1:], between, strict=True):
-        fired = capture.spike[first:last, mask].mean(axis=0, dtype=np.float32)
+        fired = known[first:last].mean(axis=0)
         errors.append(np.square((fired - dark) / max(slope, 1e-6) - seen(capture, light)[mask]).mean())
     return {"reblur": _db(np.square(mean - capture.light()).mean()), "agreement": _db(np.mean(errors))}
 

@@ -84,8 +84,8 @@ def make(cfg: ShiftedConfig, domain: str, photos: list[str]) -> None:
         np.save(path, spikes)
 
 
-def measure(cfg: ShiftedConfig, domain: str, path: Path | None) -> float:
-    """Mean PSNR of some weights, in dB; None: of the blurry images."""
+def measure(cfg: ShiftedConfig, domain: str, path: Path | None, ending: str = "") -> float:
+    """Mean PSNR of some weights, in dB, of the method whose name so ends; None: of the blurry images."""
     import numpy as np
 
     from codes.engine.weights import load_student, record_of
@@ -98,7 +98,7 @@ def measure(cfg: ShiftedConfig, domain: str, path: Path | None) -> float:
     instants = [instants[round(i)] for i in np.linspace(0, 6, cfg.instants)] if cfg.instants > 1 else [EXPOSURE.centre]
     if path:
         record = record_of(load_student(path))
-        deblurrer = Deblurrer(record.key, device=cfg.device, **{f"{record.flag}_path": str(path)})
+        deblurrer = Deblurrer(record.key + ending, device=cfg.device, **{f"{record.flag}_path": str(path)})
     for name, image, stream in find_pairs(cfg.out / domain):
         capture = open_capture(image, stream, tone="linear")
         frames = deblurrer.frames(capture, instants) if path else [capture.picture] * len(instants)
@@ -113,6 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     """Make, measure, print."""
     cfg = parse_config(ShiftedConfig, argv, __doc__)
     from codes.making.photos import find_photos, usable
+    from codes.model.registry import ALONG
 
     photos: list[str] = []
     if cfg.photos:
@@ -121,8 +122,11 @@ def main(argv: list[str] | None = None) -> None:
     for domain in cfg.domains:
         if photos:
             make(cfg, domain, photos)
-        for path in (None, *cfg.weights) if cfg.weights else ():
-            print(f"| {domain} | {path or 'blurry input'} | {measure(cfg, domain, path):.2f} |", flush=True)
+        if cfg.weights:
+            print(f"| {domain} | blurry input | {measure(cfg, domain, None):.2f} | |", flush=True)
+        for path in cfg.weights:
+            alone, joined = (measure(cfg, domain, path, ending) for ending in ("", ALONG))
+            print(f"| {domain} | {path} | {alone:.2f} | joined {joined:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -30,19 +30,20 @@ def test_windows_are_found_from_what_a_student_sees():
 
 
 @pytest.mark.slow
-def test_the_example_of_the_docs_deblurs(tmp_path, monkeypatch):
+@pytest.mark.parametrize("key", ["ldn", "sdmnet"])
+def test_the_example_of_the_docs_deblurs(key, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime", reason="pip install -r requirements-export.txt")
     pytest.importorskip("onnxscript")
-    out, _ = call(SCRIPT, "--networks", "ldn", "--out", tmp_path)
+    out, _ = call(SCRIPT, "--networks", key, "--out", tmp_path)
     assert float(re.search(r"difference (\S+);", out)[1]) <= 1e-4
     page = (ROOT / "docs" / "pages.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
     monkeypatch.chdir(tmp_path)
     scope: dict = {}
-    exec(example, scope)
+    exec(example.replace("ldn.onnx", f"{key}.onnx"), scope)
     about = scope["about"]
     assert (about["network"], about["colour"], about["gain"], json.loads(about["exposure"])) == (
-        "LDN",
+        {"ldn": "LDN", "sdmnet": "SDMNet"}[key],
         "BGR",
         "on",
         [20, 117],
@@ -55,7 +56,7 @@ def test_the_example_of_the_docs_deblurs(tmp_path, monkeypatch):
     stream = eval(reading, {"np": np, "file": tmp_path / "stream.dat", "h": 16, "w": 24})
     np.testing.assert_array_equal(stream, spike[:, :16, :24])
     for instant in (0, 20, 68, 130):
-        expected = Deblurrer("ldn", device="cpu", hold_colour=False)(blur, spike, [instant], **plain)[0]
+        expected = Deblurrer(key, device="cpu", hold_colour=False)(blur, spike, [instant], **plain)[0]
         assert np.abs(scope["deblur"](blur, spike, instant).astype(int) - expected).max() <= 1
 
 

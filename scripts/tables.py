@@ -250,7 +250,8 @@ def efficiency(cfg: TablesConfig, name: str, device):
     from codes.report.measuring import peak_memory
 
     names = cfg.methods or [name for name in method_names() if not name.endswith(ALONG)]
-    names = [name for name in names if name not in ("sdm", "sdm21", "sdm_bsn", "sdm_stir")]  # which are parts of others
+    parts = ("sdm", "sdm21", "sdm_tfi", "sdm_bsn", "sdm_stir")  # of others
+    names = [name for name in names if name not in parts]
     size = Size(96, 128) if cfg.quick else cfg.size
 
     def made(where):

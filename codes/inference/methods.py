@@ -26,7 +26,7 @@ from codes.inference.tiles import Tiled, decode_tiles
 from codes.model.registry import ALONG, joinable, students
 from codes.motion import Joined
 from codes.sdm import Enlarge, Teacher
-from codes.spike import EXPOSURE, middle_tfi, mirrored, tfp
+from codes.spike import EXPOSURE, middle_tfi, mirrored, tfi_stream, tfp
 from codes.student import Sight, exposure_gain
 
 Images = Callable[[Sequence[int]], torch.Tensor]
@@ -146,6 +146,16 @@ def sdm_wide(weights: Weights, device: torch.device, tile: int = 0) -> Method:
     return from_teacher("sdm21", "SDM, raw TFP (21, bilinear)", Teacher.plain(21, "bilinear"))
 
 
+def sdm_intervals(weights: Weights, device: torch.device, tile: int = 0) -> Method:
+    """The SDM on the mean TFI of 21 frames: light in fractions of a spike, which high thresholds need."""
+    wide = sdm_wide(weights, device)
+
+    def start(blur, spike, exposure=EXPOSURE) -> Images:
+        return wide.start(blur, tfi_stream(spike), exposure)
+
+    return replace(wide, name="sdm_tfi", title="SDM, mean TFI (21, bilinear)", start=start)
+
+
 def sdm_bsn(weights: Weights, device: torch.device, tile: int = 0) -> Method:
     """The SDM on BSN's denoised TFP, nearest enlarging."""
     bsn = place(weights.load("bsn"), device).eval()
@@ -261,6 +271,7 @@ def methods() -> dict[str, Callable[..., Method]]:
         "stir": spikes_stir,
         "sdm": sdm_plain,
         "sdm21": sdm_wide,
+        "sdm_tfi": sdm_intervals,
         "sdm_bsn": sdm_bsn,
         "sdm_stir": sdm_stir,
         "teacher": cascade,

@@ -150,7 +150,7 @@ def students() -> list[str]:
 
 def joinable() -> list[str]:
     """The methods whose frames can be joined along the motion."""
-    return ["sdm21", "teacher", *students()]
+    return ["sdm21", "sdm_tfi", "teacher", *students()]
 
 
 def student_of(flags) -> str:
@@ -184,7 +184,7 @@ def network_of(key: str, role: str = "") -> Network:
 
 def method_names() -> list[str]:
     """The methods of :mod:`codes.inference.methods`, in the order of the tables."""
-    spikes, sdms = ["tfp", "tfi", "stir"], ["sdm", "sdm21", "sdm_bsn", "sdm_stir"]
+    spikes, sdms = ["tfp", "tfi", "stir"], ["sdm", "sdm21", "sdm_tfi", "sdm_bsn", "sdm_stir"]
     return ["blur", *spikes, *sdms, "teacher", *students(), *(name + ALONG for name in joinable()), "spkdeblurnet"]
 
 

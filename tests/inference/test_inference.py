@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from codes.engine.device import place
 from codes.engine.options import parse_config
@@ -20,7 +21,7 @@ from codes.model.ldn_model import Deblur_Net
 from codes.model.registry import NETWORKS
 from codes.model.sdmnet_model import SDMNet
 from codes.motion import Joined
-from codes.spike import EXPOSURE, evenly, mirrored, tfp_long, write_dat
+from codes.spike import EXPOSURE, evenly, mirrored, tfi, tfi_stream, tfp_long, write_dat
 from scripts.deblur import DeblurConfig
 from tests.conftest import call, filled, refused, rnd
 
@@ -139,6 +140,11 @@ def test_methods_are_what_their_names_say(checkpoints):
         return x.repeat_interleave(4, -1).repeat_interleave(4, -2)
 
     torch.testing.assert_close(images["sdm"][:, 1], textbook_sdm(blur, spike, 68, 9, nearest), rtol=0, atol=1e-6)
+    light = torch.stack([tfi(spike, instant - 1)[:, 0] for instant in range(30, 107)], dim=1)  # none of the ends'
+    short, long = light[:, 58 - 30 : 79 - 30].mean(dim=1), tfi_stream(spike)[:, 20:117].mean(dim=1)
+    ratio = (F.interpolate(x[:, None], scale_factor=4, mode="bilinear", align_corners=False) for x in (short, long))
+    expected = blur * next(ratio) / next(ratio).clamp(min=1e-9)
+    torch.testing.assert_close(images["sdm_tfi"][:, 1], expected.clamp(0, 1), rtol=0, atol=1e-5)
     ldn = Deblur_Net()
     ldn.load_state_dict(torch.load(checkpoints / "DeblurNet_100.pth", weights_only=True))
     student = ldn(blur, spike[:, 58:79].float()).clamp(0, 1)

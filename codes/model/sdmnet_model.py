@@ -7,11 +7,11 @@ spikes of a quarter of the image's sides leave open:
 
 An LDN (section 3.4) of more inputs and outputs tells ratio and light, which the three colours share, and colour. The
 gate is 0 where the blurry image is grey nearby, and 1 where it is colourful: a grey image gives a grey result, exactly.
-What the LDN is given besides the spikes is what the SDM would do with them, and how bright one spike is, which tells
-which of the windows can be trusted.
+What the LDN is given besides the spikes is what the SDM would do with them, and how bright the brightest pixel is: of
+single spikes, one of them, which tells which of the windows can be trusted.
 
-Inputs: the blurry image ``(B, 3, H, W)``, B,G,R in [0, 1], and the spike pyramid of the instant (:data:`WINDOWS`) made
-as bright as the image, ``(B, 21, H/4, W/4)``, float. Output: the sharp image at that instant ``(B, 3, H, W)``,
+Inputs: the blurry image ``(B, 3, H, W)``, B,G,R in [0, 1], and the pyramid of the instant (:data:`WINDOWS`), of light
+by intervals or, in weights from before, of spikes, made as bright as the image, ``(B, 21, H/4, W/4)``, float. Output: the sharp image at that instant ``(B, 3, H, W)``,
 unclipped. What belongs to the image alone is computed once for all instants (:meth:`SDMNet.encode`).
 """
 
@@ -171,7 +171,7 @@ class SDMNet(nn.Module):
         Returns:
             ``(B, 33, h, w)``: the pyramid (21); the light over growing spans around the instant (3: 7, 21 and 97
             frames); spans of 7, 21 and 51 frames against the longest, of 21 against the image, less 1 (4); whether the
-            stream holds the outermost windows (4); the logarithm of the brightness of one spike (1).
+            stream holds the outermost windows (4); the logarithm of the brightest pixel in the middle windows (1).
         """
         exact = torch.promote_types(spike.dtype, torch.float32)
         spike, grey, brightest = spike.to(exact), grey.to(exact), brightest.to(exact)

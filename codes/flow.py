@@ -287,6 +287,8 @@ def shift(blur: torch.Tensor, spike: torch.Tensor, exposure) -> torch.Tensor | N
     Returns:
         (right, down) in image pixels, ``(1, 2, 1, 1)``; None where it is small, or not to be told.
     """
+    if blur.device.type == "mps":  # which has no float64
+        blur, spike = blur.cpu(), spike.cpu()
     rate = tfp_long(spike, exposure)
     line, found = line_of(blur, rate), blur.new_zeros(1, 2, 1, 1)
     if not line:

@@ -29,8 +29,10 @@ class StudentConfig(CropsConfig):
 
     save_folder: Path = option("exp/Student", "where run folders are made", group="run", recipe=False)
     student: str = option("ldn", "which student", choices=tuple(students()), group="the student")
-    student_spikes: Literal["frames", "pyramid"] = option(
-        "pyramid", "what the LDN sees: 21 frames around the instant, or the whole stream", group="the student"
+    student_spikes: Literal["frames", "pyramid", "intervals"] = option(
+        "pyramid",
+        "what the LDN sees: 21 frames around the instant, or the whole stream, in spikes or in light by intervals",
+        group="the student",
     )
     spike_gain: bool = option(True, "make spikes of any threshold as bright as the blurry image", group="the student")
     init_path: Path | None = option(None, "weights of a student to start from, to fine-tune it", group="the student")
@@ -80,7 +82,9 @@ def main(argv: list[str] | None = None) -> None:
     record, plain = network_of(cfg.student), Teacher.plain()
     with Run(cfg, record.prefix) as run:
         path = cfg.student_path if cfg.test_mode else cfg.init_path
-        wishes = {"spike_input": cfg.student_spikes, "gain": cfg.spike_gain}
+        wishes: dict = {"gain": cfg.spike_gain}
+        if cfg.student == "ldn":
+            wishes["spike_input"] = cfg.student_spikes
         student = run.place(load_network(cfg.student, path) if path else new_student(cfg.student, **wishes))
         sight = Sight.of(student)
 

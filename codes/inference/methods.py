@@ -204,7 +204,8 @@ def along_motion(name: str) -> Callable[..., Method]:
             if (away := shift(image, stream, exposure)) is None:
                 return joined(image, stream, exposure)
             away = away.expand(-1, -1, *image.shape[2:])
-            frames = joined(warp(image, away, "bicubic").clamp(0, 1), stream, exposure)
+            moved = warp(image.to(away.device), away, "bicubic").clamp(0, 1)
+            frames = joined(moved.to(image.device), stream, exposure)
             return lambda instants: torch.cat([warp(frame[None], -away, "bicubic") for frame in frames(instants)])
 
         def start(blur, spike, exposure=EXPOSURE) -> Images:

@@ -11,8 +11,9 @@ What the LDN is given besides the spikes is what the SDM would do with them, and
 single spikes, one of them, which tells which of the windows can be trusted.
 
 Inputs: the blurry image ``(B, 3, H, W)``, B,G,R in [0, 1], and the pyramid of the instant (:data:`WINDOWS`), of light
-by intervals or, in weights from before, of spikes, made as bright as the image, ``(B, 21, H/4, W/4)``, float. Output: the sharp image at that instant ``(B, 3, H, W)``,
-unclipped. What belongs to the image alone is computed once for all instants (:meth:`SDMNet.encode`).
+by intervals or, in weights from before, of spikes, made as bright as the image, ``(B, 21, H/4, W/4)``, float. Output:
+the sharp image at that instant ``(B, 3, H, W)``, unclipped. What belongs to the image alone is computed once for all
+instants (:meth:`SDMNet.encode`).
 """
 
 import torch

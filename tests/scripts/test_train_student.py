@@ -51,6 +51,15 @@ def test_the_recipe(data, tmp_path):
     assert "Deblur_Net: ssim" in out and "SDM: ssim" in out
 
 
+@pytest.mark.parametrize(
+    "student, more, file", [("ldn", ["--student_spikes", "intervals"], "DeblurNet"), ("sdmnet", [], "SDMNet")]
+)
+def test_students_of_light_by_intervals(student, more, file, tiny, tmp_path):
+    base = ["--base_folder", tiny, "--save_folder", tmp_path, "--train_vth", 1, "--workers", 0, "--device", "cpu"]
+    call(SCRIPT, *base, "--student", student, *more, "--roi_size", 32, "--bs", 1, "--max_steps", 1)
+    assert load_student(tmp_path / f"test/ckpts/{file}_last.pth").kind == "intervals"
+
+
 def test_another_student(tiny, tmp_path):
     base = ["--base_folder", tiny, "--save_folder", tmp_path, "--train_vth", 1, "--workers", 0, "--device", "cpu"]
     more = ["--student", "san", "--roi_size", 64, "--bs", 1, "--max_steps", 1, "--precision", "fp32"]

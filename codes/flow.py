@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from codes.exposure import SCALE
 from codes.image import grey
-from codes.spike import tfi_stream, tfp_long
+from codes.spike import tfi_near, tfp_long
 
 LARGE, PATCH, SMOOTHNESS = 256, 16, 60
 """Shorter side of the flow's images from which on its windows have this side and it is so smooth: OpenCV's 8 and 20
@@ -199,10 +199,12 @@ def line_of(blur: torch.Tensor, rate: torch.Tensor) -> tuple[float, float] | Non
 class Watched(NamedTuple):
     """What a spike camera saw of an exposure, as bright as the photograph.
 
-    ``light``: :func:`codes.spike.tfi_stream` ``(1, T, H/4, W/4)``; ``brightest``: the light of a spike in each frame.
+    ``light``: :func:`codes.spike.tfi_near` the exposure, ``(1, T, H/4, W/4)``, from the frame ``first`` on;
+    ``brightest``: the light of a spike in each frame.
     """
 
     light: torch.Tensor
+    first: int
     brightest: float
 
     @classmethod
@@ -218,11 +220,18 @@ class Watched(NamedTuple):
             None where spikes do not get brighter as the photograph does.
         """
         line = line_of(blur, tfp_long(spike, exposure))
-        return line and cls((tfi_stream(spike) - line[1]) / line[0], (1 - line[1]) / line[0])
+        if not line:
+            return None
+        gain, dark = line
+        light, first = tfi_near(spike, exposure.start, exposure.stop - 1)
+        return cls(light.sub_(dark).div_(gain), first, (1 - dark) / gain)
 
-    def at(self, instant: int) -> torch.Tensor:
-        """The light around an instant, ``(1, 1, H/4, W/4)``."""
-        return self.light[:, max(instant - REACH, 0) : instant + REACH + 1].mean(dim=1, keepdim=True)
+    def at(self, instant: int) -> torch.Tensor | None:
+        """The light around an instant, ``(1, 1, H/4, W/4)``; None: it is far from the exposure."""
+        place = instant - self.first
+        if not 0 <= place < self.light.shape[1]:
+            return None
+        return self.light[:, max(place - REACH, 0) : place + REACH + 1].mean(dim=1, keepdim=True)
 
 
 def seen_by_spikes(planes: torch.Tensor, moved: torch.Tensor | None = None) -> torch.Tensor:

@@ -149,9 +149,10 @@ class Joined:
 
     def _corrected(self, instant: int, frame: torch.Tensor, joint: Joint) -> Joint:
         """The same by what the spikes say."""
-        if instant == self.centre or not self.watched:
+        light = self.watched.at(instant) if self.watched and instant != self.centre else None
+        if light is None:
             return joint
-        change = correction(self.slopes, joint.there, self.watched.at(instant), self.watched.brightest)
+        change = correction(self.slopes, joint.there, light, self.watched.brightest)
         return self._judged(halved(frame), joint.there + change, joint.back - warp(change, joint.back / 2))
 
     def _frame(self, instant: int) -> torch.Tensor:

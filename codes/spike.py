@@ -176,6 +176,16 @@ def tfi(spike: torch.Tensor, instant: int) -> torch.Tensor:
     return torch.where(known, 1.0 / (back + ahead + 1).float(), 0.0)
 
 
+AROUND = 160
+"""Frames to either side of what is looked at that :func:`tfi_near` keeps: 96 that a student sees and an interval."""
+
+
+def tfi_near(spike: torch.Tensor, first: int, last: int) -> tuple[torch.Tensor, int]:
+    """:func:`tfi_stream` near the frames ``first`` to ``last`` of a long stream, and the frame it begins with."""
+    start = max(first - AROUND, 0)
+    return tfi_stream(spike[..., start : last + AROUND + 1, :, :]), start
+
+
 def tfi_stream(spike: torch.Tensor) -> torch.Tensor:
     """TFI at every frame: each spike's light spread over the frames that gathered it, those since the spike before.
 
@@ -204,7 +214,7 @@ def tfi_stream(spike: torch.Tensor) -> torch.Tensor:
         length += fired[frame] * (found - length)
         lengths[frame] = length
     light = lengths.float().reciprocal_()
-    if spike.is_floating_point():
+    if spike.is_floating_point() and (spike != fired).any():
         weight = torch.zeros_like(spike[0])
         for frame in range(total):
             weight = torch.where(fired[frame] > 0, spike[frame], weight)

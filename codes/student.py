@@ -24,7 +24,7 @@ import torch
 from torch.nn import functional as F
 
 from codes.image import grey
-from codes.spike import EXPOSURE, mirrored, mirrored_windows, refuse_outside, spike_windows, tfi_stream, tfp_long
+from codes.spike import EXPOSURE, mirrored, mirrored_windows, refuse_outside, spike_windows, tfi_near, tfp_long
 
 PYRAMID = (2, 2, 3, 5, 10, 20, 51)
 """Lengths of the windows of :func:`spike_pyramid` on either side of the 7 single frames."""
@@ -108,12 +108,8 @@ class Sight:
         """What a student wants to see."""
         return cls(student.kind, student.spike_dim, student.gain)
 
-    def light(self, spike: torch.Tensor) -> torch.Tensor:
-        """The stream that windows are cut from, ``(B, T, H/4, W/4)``, the same for all instants."""
-        return tfi_stream(spike) if self.kind == "intervals" else spike
-
     def __call__(
-        self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int], exposure=EXPOSURE, gain=None, light=None
+        self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int], exposure=EXPOSURE, gain=None, near=None
     ) -> torch.Tensor:
         """The student's second input.
 
@@ -123,13 +119,17 @@ class Sight:
             instants: M frame indices; with 'frames' the window around each must lie in the stream.
             exposure: anything with ``start`` and ``stop``, frame indices.
             gain: what :func:`exposure_gain` said of the same exposure for other instants, ``(B,)``.
-            light: what :meth:`light` made of the stream for other instants.
+            near: what :func:`codes.spike.tfi_near` made of the stream for these and other instants.
 
         Returns:
             ``(B, M, frames, H/4, W/4)``.
         """
-        if self.kind in ("pyramid", "intervals"):
-            windows = spike_pyramid(self.light(spike) if light is None else light, instants)
+        if self.kind == "intervals":
+            refuse_outside(instants, spike.shape[1])
+            light, first = near or tfi_near(spike, min(instants), max(instants))
+            windows = spike_pyramid(light, [instant - first for instant in instants])
+        elif self.kind == "pyramid":
+            windows = spike_pyramid(spike, instants)
         elif self.kind == "mirrored":
             windows = mirrored_windows(spike, instants, self.frames)
         else:
@@ -140,10 +140,9 @@ class Sight:
         return windows
 
     def anywhere(
-        self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int], exposure=EXPOSURE, gain=None, light=None
-    ):
+        self, blur: torch.Tensor, spike: torch.Tensor, instants: Sequence[int], exposure=EXPOSURE, gain=None, near=None
+    ) -> torch.Tensor:
         """The same for any instants of a stream, which is mirrored at its ends where the window leaves it."""
         half = self.frames // 2 if self.kind == "frames" else 0  # the others know where a stream ends
         shifted = slice(exposure.start + half, exposure.stop + half)
-        light = None if light is None else mirrored(light, half)
-        return self(blur, mirrored(spike, half), [instant + half for instant in instants], shifted, gain, light)
+        return self(blur, mirrored(spike, half), [instant + half for instant in instants], shifted, gain, near)

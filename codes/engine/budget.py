@@ -4,6 +4,7 @@ import copy
 import os
 import time
 from collections.abc import Callable
+from statistics import fmean
 
 import torch
 from torch import nn
@@ -40,4 +41,4 @@ def seconds_of_step(
         loading.append(middle - start)
         learning.append(time.perf_counter() - middle)
     # Loader processes share the cores with the training.
-    return min(learning[1:]) + min(loading[1:]) / min(os.cpu_count() or 1, 4)
+    return fmean(learning[1:]) + fmean(loading[1:]) / min(os.cpu_count() or 1, 4)

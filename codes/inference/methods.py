@@ -26,7 +26,7 @@ from codes.inference.tiles import Tiled, decode_tiles
 from codes.model.registry import ALONG, joinable, students
 from codes.motion import Joined
 from codes.sdm import Enlarge, Teacher
-from codes.spike import EXPOSURE, middle_tfi, mirrored, tfi_stream, tfp
+from codes.spike import EXPOSURE, middle_tfi, mirrored, tfi_near, tfp
 from codes.student import Sight, exposure_gain
 
 Images = Callable[[Sequence[int]], torch.Tensor]
@@ -90,11 +90,13 @@ def from_student(name: str, student: nn.Module, weights=(), tile: int = 0) -> Me
     def start(blur, spike, exposure=EXPOSURE) -> Images:
         image = {} if tile else student.encode(blur)
         gain = exposure_gain(blur, spike, exposure) if sight.gain else None
-        light = sight.light(spike)
+        whole = (exposure.start, exposure.stop - 1)
+        near = tfi_near(spike, *whole) if sight.kind == "intervals" else None
 
         def images(instants):
             frames = []
-            for one in sight.anywhere(blur, spike, instants, exposure, gain, light).unbind(1):
+            inside = near if whole[0] <= min(instants) and max(instants) <= whole[1] else None
+            for one in sight.anywhere(blur, spike, instants, exposure, gain, inside).unbind(1):
                 if tile:
                     frame = decode_tiles(student, blur, one, tile, network.reach, image)
                 else:
@@ -151,7 +153,12 @@ def sdm_intervals(weights: Weights, device: torch.device, tile: int = 0) -> Meth
     wide = sdm_wide(weights, device)
 
     def start(blur, spike, exposure=EXPOSURE) -> Images:
-        return wide.start(blur, tfi_stream(spike), exposure)
+        def images(instants):
+            light, first = tfi_near(spike, min(*instants, exposure.start), max(*instants, exposure.stop))
+            moved = slice(exposure.start - first, exposure.stop - first)
+            return wide.start(blur, light, moved)([instant - first for instant in instants])
+
+        return images
 
     return replace(wide, name="sdm_tfi", title="SDM, mean TFI (21, bilinear)", start=start)
 

@@ -1,7 +1,7 @@
 """Figures that need no sharp image: some spikes are withheld from a network, and its frames must agree with them.
 
 One spike pixel of 25 is filled from its neighbours, as a bad one would be. The light of the frames at its place, from
-one instant to the next, is compared with how often it fired meanwhile. The other figure is the paper's: the mean of the
+one instant to the next, is compared with what it saw meanwhile. The other figure is the paper's: the mean of the
 frames over the exposure against the blurry photograph.
 """
 

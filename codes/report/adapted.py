@@ -10,7 +10,7 @@ FIGURES = {"agreement": "withheld spikes", "reblur": "reblur"}
 NOTES = [
     "PSNR in dB, higher is better; no sharp image is known. Choose a capture to see its frames before and after",
     "Withheld spikes: both networks were given the captures without the spikes of one pixel in 25; their frames are "
-    "compared with how often these pixels fired between two instants. The noise of single spikes is in that figure: it "
+    "compared with what these pixels saw between two instants. The noise of spikes is in that figure: it "
     "compares before with after, not one capture with another",
     "Reblur: the mean of the frames against the blurry photo, which would itself be perfect: it says whether something "
     "was lost or invented, not whether anything was gained",

@@ -298,7 +298,7 @@ def shift(blur: torch.Tensor, spike: torch.Tensor, exposure) -> torch.Tensor | N
     """
     if blur.device.type == "mps":  # which has no float64
         blur, spike = blur.cpu(), spike.cpu()
-    rate = tfp_long(spike, exposure)
+    blur, rate = blur.float().nan_to_num(), tfp_long(spike, exposure)
     line, found = line_of(blur, rate), blur.new_zeros(1, 2, 1, 1)
     if not line:
         return None
@@ -306,10 +306,11 @@ def shift(blur: torch.Tensor, spike: torch.Tensor, exposure) -> torch.Tensor | N
     for _ in range(5):
         image, *slopes = seen_by_spikes(planes, found.expand(-1, -1, *rate.shape[2:])).split(1, dim=1)
         known = (rate < RARE) & (image < BRIGHT)
-        apart, slopes = (light - image)[known], torch.stack([slope[known] for slope in slopes])
+        # In float64, which autocast leaves alone.
+        apart, slopes = (light - image)[known].double(), torch.stack([slope[known] for slope in slopes]).double()
         matrix = slopes @ slopes.T
         step = torch.linalg.pinv(matrix) @ (slopes @ apart)
-        found = found + step.view(1, 2, 1, 1)
+        found = found + step.view(1, 2, 1, 1).to(found)
     error = (torch.linalg.pinv(matrix).diagonal().sum() * apart.square().mean()).sqrt()
     distance = torch.hypot(*found.flatten())
     return found if max(NOTICED, CERTAIN * error) < distance < FURTHEST and step.abs().max() < 0.05 else None

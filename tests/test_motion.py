@@ -347,6 +347,9 @@ def test_a_photograph_that_lies_off_the_spikes(right, vth):
         assert found is None
     else:
         assert found.flatten().tolist() == pytest.approx([right, 0], abs=0.15)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(shift(pan.blur[None], stream_of(pan, vth, right)[None], pan), found)
+    assert shift(pan.blur[None] * torch.nan, stream_of(pan, vth, right)[None], pan) is None
     assert shift(pan.blur[None], torch.zeros(1, 137, HEIGHT // 4, WIDTH // 4), pan) is None
 
 

@@ -28,6 +28,7 @@ from codes.student import Sight
 from codes.tone import Tone
 
 INTERVALS = Sight("intervals", gain=True)
+"""What SDMNet sees."""
 
 
 @dataclass(frozen=True)

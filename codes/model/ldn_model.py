@@ -63,15 +63,16 @@ class SpatialAttention(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """conv, ReLU, conv, plus the input."""
+    """conv, ReLU, conv, plus the input; ``inner``: channels between the two, officially as many as there are."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, inner: int | None = None):
         super().__init__()
+        inner = inner or channels
         self.conv_block = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.Conv2d(channels, inner, 3, padding=1),
             nn.ReLU(inplace=True),
             nn.Identity(),  # keeps the second convolution at the official place 3
-            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.Conv2d(inner, channels, 3, padding=1),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

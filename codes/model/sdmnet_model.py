@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from codes.errors import InputError
-from codes.model.ldn_model import SPIKE_INPUTS, Deblur_Net
+from codes.model.ldn_model import SPIKE_INPUTS, Deblur_Net, ResnetBlock
 
 WINDOWS = (51, 20, 10, 5, 3, 2, 2, *(1,) * 7, 2, 2, 3, 5, 10, 20, 51)
 """Frames in each window of the pyramid, in the order of time; the middle one is the instant."""
@@ -53,13 +53,14 @@ class SDMNet(nn.Module):
 
     gain, spike_dim = True, len(WINDOWS)
 
-    def __init__(self, spike_input: str = "intervals"):
+    def __init__(self, spike_input: str = "intervals", inner: int = 64):
         super().__init__()
         self.kind = spike_input
         if spike_input != "pyramid":
             self.register_buffer("spike_input", torch.tensor([SPIKE_INPUTS.index(spike_input), 1]))
         self.ldn = Deblur_Net(len(WINDOWS) + 12)
         self.ldn.pred = nn.Conv2d(self.ldn.pred.in_channels, 5, 1)
+        self.ldn.resBlock1, self.ldn.resBlock2 = ResnetBlock(64, inner), ResnetBlock(64, inner)
         away = (torch.arange(len(WINDOWS)) - MIDDLE).abs()
         spans = torch.stack([(away <= reach) * torch.tensor(COUNTS) for reach in REACHES])
         self.register_buffer("spans", spans.float(), persistent=False)
@@ -67,7 +68,10 @@ class SDMNet(nn.Module):
     @staticmethod
     def settings(state: dict[str, torch.Tensor]) -> dict:
         """The arguments of the constructor that a state dict tells, as :meth:`Deblur_Net.settings`."""
-        return {"spike_input": Deblur_Net.settings(state).get("spike_input", "pyramid")}
+        settings = {"spike_input": Deblur_Net.settings(state).get("spike_input", "pyramid")}
+        if (first := state.get("ldn.resBlock1.conv_block.0.weight")) is not None and first.numel():
+            settings["inner"] = len(first)
+        return settings
 
     @torch.no_grad()
     def begin_as(self, ldn: nn.Module) -> "SDMNet":
@@ -92,6 +96,27 @@ class SDMNet(nn.Module):
         state["pred.weight"], state["pred.bias"] = outputs(last), outputs(state["pred.bias"])
         self.ldn.load_state_dict(state)
         return self
+
+    @torch.no_grad()
+    def narrowed(self, inner: int) -> "SDMNet":
+        """With fewer channels inside the residual blocks: those whose weights on both sides are largest.
+
+        Raises:
+            InputError: there are not so many.
+        """
+        first = self.ldn.resBlock1.conv_block[0]
+        if not 0 < inner <= first.out_channels:
+            raise InputError(f"{inner} channels of the {first.out_channels} inside SDMNet's residual blocks")
+        narrow = SDMNet(self.kind, inner)
+        state = self.state_dict()
+        for block in ("ldn.resBlock1.conv_block.", "ldn.resBlock2.conv_block."):
+            into, out = state[block + "0.weight"], state[block + "3.weight"]
+            strength = into.flatten(1).norm(dim=1) * out.transpose(0, 1).flatten(1).norm(dim=1)
+            kept = strength.topk(inner).indices.sort().values
+            state |= {block + "0.weight": into[kept], block + "0.bias": state[block + "0.bias"][kept]}
+            state[block + "3.weight"] = out[:, kept]
+        narrow.load_state_dict(state)
+        return narrow
 
     def forward(self, blur: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
         """Deblur one instant, or several of one exposure at once.

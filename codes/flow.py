@@ -30,7 +30,7 @@ REACH = 8
 CELL, CELLS, EXPECTED = 4, 5, 0.7
 """Spike pixels along a cell, cells along the window of a correction, and image pixels that it is expected to have."""
 CLIPPED = 0.9
-"""Share of the brightest light that spikes can tell above which they are not asked."""
+"""Share of the brightest light that spikes can tell above which they are not asked, nor students believed."""
 OUTLIER = 2.0
 """Differences count half at so many times their root mean square."""
 RARE, BRIGHT, FEWEST = 0.7, 0.97, 16
@@ -143,20 +143,24 @@ def gap(there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
     return torch.hypot(*(there + returned).split(1, dim=1))
 
 
-def trust(first: torch.Tensor, second: torch.Tensor, there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+def trust(
+    first: torch.Tensor, second: torch.Tensor, there: torch.Tensor, back: torch.Tensor, told: torch.Tensor | None = None
+) -> torch.Tensor:
     """How far two images show the same thing, where a flow leads.
 
     Args:
         first, second: at half their size, ``(1, 3, H/2, W/2)``.
         there: ``(1, 2, H/2, W/2)``, the flow from the first to the second.
         back: from the second to the first.
+        told: how far the first image is to be believed, ``(1, 1, H/4, W/4)`` in [0, 1]; None: everywhere.
 
     Returns:
         ``(1, 1, H/2, W/2)``, weights in [0, 1] on the grid of the first.
     """
     apart = halved(first - warp(second, there / 2))
     apart = F.avg_pool2d(apart, 5, stride=1, padding=2, count_include_pad=False)
-    apart = doubled(apart.abs().amax(dim=1, keepdim=True))
+    apart = apart.abs().amax(dim=1, keepdim=True)
+    apart = doubled(apart if told is None else told * apart)
     return torch.exp(-((gap(there, back) / ASTRAY) ** 2) - (apart / UNLIKE) ** 2)
 
 
@@ -285,6 +289,42 @@ def correction(planes: torch.Tensor, there: torch.Tensor, light: torch.Tensor, b
     xx, yy = xx + prior, yy + prior
     step = torch.cat([yy * x - xy * y, xx * y - xy * x], dim=1) / (xx * yy - xy * xy)
     return F.interpolate(step.clamp(-SCALE, SCALE), there.shape[2:], mode="bilinear", align_corners=False)
+
+
+def told(planes: torch.Tensor, brightest: float, there: torch.Tensor | None = None) -> torch.Tensor:
+    """Where spikes can tell the light, and what a student makes of it is more than a guess.
+
+    Args:
+        planes, brightest: as in :func:`correction`.
+        there: the flow to that image from the one that is asked about; None: itself.
+
+    Returns:
+        ``(1, 1, H/4, W/4)`` in [0, 1].
+    """
+    image = seen_by_spikes(planes[:, :1], None if there is None else F.avg_pool2d(there, 2))
+    known = (image < CLIPPED * brightest).to(image)
+    return F.avg_pool2d(known, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def filled(there: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """A flow that goes on as around there where nothing is known: saturated things move with what they belong to.
+
+    Args:
+        there: the flow.
+        known: weights in [0, 1], ``(1, 1, H/4, W/4)`` (:func:`told`).
+    """
+
+    def pulled(coarse, known):  # to ever coarser grids until something is known, and back (Gortler et al., 1996)
+        if min(known.shape[2:]) < 4:
+            return coarse
+        share = F.avg_pool2d(known, 2, ceil_mode=True, count_include_pad=False)
+        means = F.avg_pool2d(known * coarse, 2, ceil_mode=True, count_include_pad=False) / share.clamp(min=1e-6)
+        around = pulled(means, (2 * share).clamp(max=1))
+        return torch.lerp(F.interpolate(around, known.shape[2:], mode="bilinear"), coarse, known)
+
+    if known.all() or not known.any():
+        return there
+    return torch.lerp(doubled(pulled(F.avg_pool2d(there, 2), known)), there, doubled(known))
 
 
 def shift(blur: torch.Tensor, spike: torch.Tensor, exposure) -> torch.Tensor | None:

@@ -28,10 +28,12 @@ from codes.flow import (
     between,
     correction,
     doubled,
+    filled,
     flow,
     halved,
     interpolated,
     mean_along,
+    told,
     trust,
     warp,
     with_slopes,
@@ -143,17 +145,21 @@ class Joined:
         half = halved(frame)
         return self._judged(half, flow(half, self.half), flow(self.half, half))
 
-    def _judged(self, half: torch.Tensor, there: torch.Tensor, back: torch.Tensor) -> Joint:
-        """A frame at half its size and the centre's, joined by two flows."""
-        return Joint(there, back, trust(half, self.half, there, back), trust(self.half, half, back, there))
+    def _judged(self, half: torch.Tensor, there: torch.Tensor, back: torch.Tensor, told=(None, None)) -> Joint:
+        """A frame at half its size and the centre's, joined by two flows; ``told``: as for :func:`trust` of each."""
+        forth, again = trust(half, self.half, there, back, told[0]), trust(self.half, half, back, there, told[1])
+        return Joint(there, back, forth, again)
 
     def _corrected(self, instant: int, frame: torch.Tensor, joint: Joint) -> Joint:
         """The same by what the spikes say."""
         light = self.watched.at(instant) if self.watched and instant != self.centre else None
         if light is None:
             return joint
-        change = correction(self.slopes, joint.there, light, self.watched.brightest)
-        return self._judged(halved(frame), joint.there + change, joint.back - warp(change, joint.back / 2))
+        planes, brightest = self.slopes, self.watched.brightest
+        change = correction(planes, joint.there, light, brightest)
+        there, back = joint.there + change, joint.back - warp(change, joint.back / 2)
+        seen = told(planes, brightest, there), told(planes, brightest)
+        return self._judged(halved(frame), filled(there, seen[0]), filled(back, seen[1]), seen)
 
     def _frame(self, instant: int) -> torch.Tensor:
         if instant == self.centre:

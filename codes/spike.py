@@ -199,29 +199,30 @@ def tfi_stream(spike: torch.Tensor) -> torch.Tensor:
         float32 ``(..., T, H, W)`` in spikes per frame; 0 where a pixel never fires.
     """
     spike = spike.movedim(-3, 0)
-    total, fired = len(spike), (spike > 0).short()
-    lengths = torch.empty_like(fired)
-    waited, length = torch.zeros_like(fired[0]), torch.zeros_like(fired[0])
-    for frame, new in enumerate(fired):  # each interval's length, in its last frame; torch.where takes 10 times as long
-        waited += 1
-        lengths[frame] = waited
-        length += new * (waited - length)
-        waited *= 1 - new
-    length = torch.maximum(length, waited)
+    total, means = len(spike), spike.is_floating_point()
+    fired = ((spike > 0) if means else spike).short()
+    lengths, light = torch.empty_like(fired), torch.empty(fired.shape, device=fired.device)
+    waited = torch.zeros_like(fired[0])
+    # In sums and products of integers, frame by frame in the cache: comparing or choosing takes several times as long.
+    for frame, new in enumerate(fired):  # each interval's length, in its last frame
+        torch.add(waited, 1, out=lengths[frame])
+        torch.mul(lengths[frame], 1 - new, out=waited)
+    last = (total - 1 - waited).clamp_(min=0).long()
+    length = torch.maximum(lengths.gather(0, last[None])[0], waited)
+    ever = (waited < total).float()
     for frame in reversed(range(total)):  # and in its other frames
         found = lengths[frame]
-        found = found + (found == frame + 1) * (length - found).clamp_(min=0)  # the first, which the beginning cuts
-        length += fired[frame] * (found - length)
-        lengths[frame] = length
-    light = lengths.float().reciprocal_()
-    if spike.is_floating_point() and (spike != fired).any():
+        cut = (found - frame).clamp_(min=0)  # 1 where the interval began with the stream, or before
+        length += fired[frame] * (torch.maximum(found, cut * length) - length)
+        torch.div(ever, length, out=light[frame])
+    if means and (spike != fired).any():
         weight = torch.zeros_like(spike[0])
         for frame in range(total):
             weight = torch.where(fired[frame] > 0, spike[frame], weight)
         for frame in reversed(range(total)):
             weight = torch.where(fired[frame] > 0, spike[frame], weight)
             light[frame] *= weight
-    return light.mul_(waited < total).movedim(0, -3)
+    return light.movedim(0, -3)
 
 
 def middle_tfi(spike: torch.Tensor, instant: int, reach: int = 50, both: bool = False) -> torch.Tensor:

@@ -31,6 +31,13 @@ class RobustConfig(CropsConfig):
     init_path: Path | None = option(
         None, "weights to start from, of SDMNet or an LDN with pyramid and gain", group="the student"
     )
+    inner: int = option(
+        48,
+        "channels inside the residual blocks (an LDN has 64); of more in --init_path the strongest are kept",
+        low=1,
+        high=64,
+        group="the student",
+    )
     instants: int = option(2, "instants of each scene and step, of the 7 known", low=1, high=7, group="the student")
     without: tuple[Drawn, ...] = option((), "what stays as in the paper, for trials", group="the student")
     eval_folder: Path | None = option(
@@ -69,7 +76,8 @@ def main(argv: list[str] | None = None) -> None:
 
     with Run(cfg, network_of("sdmnet").prefix) as run:
         student = load_student(cfg.init_path) if cfg.init_path else SDMNet()
-        student = run.place(student if isinstance(student, SDMNet) else SDMNet().begin_as(student))
+        student = student if isinstance(student, SDMNet) else SDMNet().begin_as(student)
+        student = run.place(student.narrowed(cfg.inner))
         sight = Sight.of(student)
 
         def rows(sample):

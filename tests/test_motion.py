@@ -9,12 +9,15 @@ from codes.flow import (
     Watched,
     between,
     correction,
+    doubled,
+    filled,
     flow,
     gap,
     halved,
     mean_along,
     seen_by_spikes,
     shift,
+    told,
     trust,
     warp,
     with_slopes,
@@ -326,6 +329,36 @@ def test_a_flow_that_is_too_short_is_corrected(vth):
     assert correction(planes, still, watched.at(20), 0.0).abs().max() == 0  # all of it is brighter than spikes can tell
 
 
+def test_where_spikes_can_tell_the_light():
+    planes = torch.zeros(1, 3, 32, 48)
+    planes[:, 0, :, 24:] = 0.5  # the right half saturates spikes of at most 0.5
+    known = told(planes, 0.5)
+    assert known.shape == (1, 1, 8, 12)
+    assert (known[..., :5] == 1).all() and (known[..., 7:] == 0).all()
+    torch.testing.assert_close(known[..., 5:7], torch.tensor([2 / 3, 1 / 3]).expand(1, 1, 8, 2))
+    moved = torch.zeros(1, 2, 16, 24)
+    moved[:, 0] = 8.0  # what is asked about lies 8 pixels further left
+    torch.testing.assert_close(told(planes, 0.5, moved)[..., 1:8], known[..., 3:10])
+
+
+def test_a_flow_goes_on_where_nothing_is_known():
+    y, x = torch.meshgrid(torch.arange(48.0), torch.arange(64.0), indexing="ij")
+    true = torch.stack([6 + 0.02 * x, 0.03 * y - 2])[None]
+    known, right = torch.ones(2, 1, 1, 24, 32)
+    known[..., 8:16, 10:20] = 0
+    right[..., 10:14, 12:18] = 0
+    broken = true * torch.nn.functional.avg_pool2d(doubled(right), 5, stride=1, padding=2, count_include_pad=False)
+    found = filled(broken, known)
+    assert (found - true).abs().max() < 0.25 < 6 < (broken - true).abs().max()
+    assert torch.equal(filled(broken, torch.ones_like(known)), broken)
+    torch.testing.assert_close(filled(true, torch.zeros_like(known)), true)  # nothing is known anywhere: as it was
+    for height, width in ((2, 40), (34, 6), (6, 10)):
+        level = torch.full((1, 2, height, width), 3.0)
+        mask = torch.ones(1, 1, height // 2, width // 2)
+        mask[..., -1] = 0
+        torch.testing.assert_close(filled(level, mask), level)
+
+
 def test_spikes_see_the_middle_of_4x4_pixels():
     image = torch.from_numpy(rng("tests", 8).random((1, 2, 24, 32), dtype=np.float32))
     plain = image.view(1, 2, 6, 4, 8, 4)[..., 1:3, :, 1:3].mean(dim=(-3, -1))
@@ -365,6 +398,25 @@ def test_what_stands_still_in_the_frames_does_not_hold_the_motion_back():
     assert found > without + 0.5
 
 
+def test_what_saturates_the_spikes_moves_with_what_is_around_it(monkeypatch):
+    pan = Pan(8)
+    pan.world = np.clip(pan.world / 2, 0, 0.44)
+    pan.world[HEIGHT - 24 : HEIGHT + 24, 3 * WIDTH // 2 - 24 : 3 * WIDTH // 2 + 24] += 0.5  # spikes tell up to 0.5
+    pan.blur = torch.stack([pan.truth(t) for t in range(pan.start, pan.stop)]).mean(dim=0)
+
+    def held(instants):  # there, a student sees the photograph at all instants
+        frames = pan.frames(instants)
+        return torch.where(grey(frames) < 0.5, frames, pan.blur)
+
+    def found():
+        joined = Joined(pan.blur, held, pan, stream_of(pan, 0.5))
+        return np.mean([psnr(joined([t])[0], pan.truth(t)) for t in (20, 44, 68, 116)])
+
+    with_neighbours = found()
+    monkeypatch.setattr("codes.motion.filled", lambda there, known: there)
+    assert with_neighbours > found() + 0.2
+
+
 def test_gap():
     there = torch.tensor([6.0, -4.0]).view(1, 2, 1, 1).expand(1, 2, 24, 32)
     assert gap(there, -there).abs().max() < 1e-4
@@ -382,6 +434,10 @@ def test_trust():
     torch.testing.assert_close(other, torch.full_like(other, np.exp(-1)))
     noisy = image + halved(torch.from_numpy(rng("tests", 4).normal(0, 0.1, (1, 3, HEIGHT, WIDTH))).float())
     assert trust(image, noisy, still, still).min() > 0.9  # noise is no other thing
+    left = (torch.arange(WIDTH // 4) < 16).expand(1, 1, HEIGHT // 4, -1).float()  # the rest is not to be believed
+    believed = trust(image, image + 0.2, still, still, left)
+    torch.testing.assert_close(believed[..., :31], other[..., :31])
+    torch.testing.assert_close(believed[..., 33:], torch.ones_like(believed[..., 33:]))
 
 
 def test_between_keys():

@@ -32,7 +32,12 @@ class Deblur_Net(ldn_model.Deblur_Net):  # noqa: N801 (the official name)
         return torch.cat([image.contiguous(memory_format=torch.channels_last), events], dim=1)
 
     def decode(
-        self, blur: torch.Tensor, image: torch.Tensor, spike: torch.Tensor, weights: torch.Tensor | None = None
+        self,
+        blur: torch.Tensor,
+        image: torch.Tensor,
+        spike: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        finish: ldn_model.Finish = ldn_model.unchanged,
     ) -> torch.Tensor:
         """As the plain form."""
         x = self.features(image, spike)
@@ -41,12 +46,13 @@ class Deblur_Net(ldn_model.Deblur_Net):  # noqa: N801 (the official name)
         height = x.shape[-2]
         step = pieces(x, 64 * len(x) * x.shape[-1], height)
         if step == height:
-            return self._predict(blur, self.decoder2(x))
+            return finish(self._predict(blur, self.decoder2(x)), slice(None))
         strips = []
         for start in range(0, height, step):  # two rows of the result for each, which see its neighbours on both sides
             stop, above = min(start + step, height), min(start, 1)
             rows = self.decoder2(x[:, :, start - above : stop + 1])[:, :, 2 * above :][:, :, : 2 * (stop - start)]
-            strips.append(self._predict(blur[:, :, 2 * start : 2 * stop], rows))
+            strip = slice(2 * start, 2 * stop)
+            strips.append(finish(self._predict(blur[:, :, strip], rows), strip))
         return torch.cat(strips, dim=2)
 
     def _predict(self, blur: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

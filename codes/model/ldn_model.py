@@ -6,6 +6,7 @@ float zeros and ones. Output: the sharp image at that instant ``(B, 3, H, W)``, 
 Source: S-SDM (arXiv 2403.09486), section 3.4; the attention is CBAM (Woo et al., ECCV 2018).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,14 @@ from torch import nn
 from codes.errors import InputError
 
 SPIKE_INPUTS = ("frames", "pyramid", "intervals")
+
+Finish = Callable[[torch.Tensor, slice], torch.Tensor]
+"""From some rows of the last layer's outputs, and which they are, to the same rows of the result."""
+
+
+def unchanged(outputs: torch.Tensor, rows: slice) -> torch.Tensor:
+    """The outputs are the result."""
+    return outputs
 
 
 def encoder(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
@@ -170,7 +179,12 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
         return torch.cat([image, events], dim=1)
 
     def decode(
-        self, blur: torch.Tensor, image: torch.Tensor, spike: torch.Tensor, weights: torch.Tensor | None = None
+        self,
+        blur: torch.Tensor,
+        image: torch.Tensor,
+        spike: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        finish: Finish = unchanged,
     ) -> torch.Tensor:
         """One instant of each image: for long sequences, frame by frame, with little memory.
 
@@ -179,6 +193,7 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
             image: what :meth:`encode` made of it.
             spike: ``(B, spike_dim, H/4, W/4)``.
             weights: of the channels, ``(B, 64, 1, 1)``: those of the whole image, where this is a tile of it.
+            finish: what is done with the last layer's outputs, pixel by pixel.
 
         Returns:
             ``(B, 3, H, W)``, not clipped.
@@ -186,4 +201,4 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
         x = self.features(image, spike)
         x = self.sa(self.ca(x) if weights is None else x * weights)
         x = self.decoder2(self.decoder1(self.resBlock2(self.resBlock1(x))))
-        return self.pred(torch.cat([blur, x], dim=1))
+        return finish(self.pred(torch.cat([blur, x], dim=1)), slice(None))

@@ -144,8 +144,8 @@ class SDMNet(nn.Module):
         Returns:
             ``(B, 34, H/4, W/4)``: the image as a noise-free spike camera sees it, the gate, the LDN's features.
         """
-        grey = sum(weight * colour for weight, colour in zip(GREY, blur.split(1, dim=1), strict=True))
-        seen = F.avg_pool2d(grey[..., 1:-1, 1:-1], 2, stride=4)  # the middle 2x2 pixels of each 4x4
+        middle = F.avg_pool2d(blur[..., 1:-1, 1:-1], 2, stride=4)  # the middle 2x2 pixels of each 4x4
+        seen = sum(weight * colour for weight, colour in zip(GREY, middle.split(1, dim=1), strict=True))
         chroma = blur.amax(dim=1, keepdim=True) - blur.amin(dim=1, keepdim=True)
         cells = F.max_pool2d(F.pad(F.max_pool2d(chroma, 4), (0, 3, 0, 3)), 4)  # 16x16 px, the last ones cut off
         nearby = F.max_pool2d(cells, 5, stride=1, padding=2)  # within 32 to 48 px
@@ -181,10 +181,14 @@ class SDMNet(nn.Module):
             ``(B, 3, H, W)``, not clipped.
         """
         seen = self.seen(image[:, :1], spike, spike.amax(dim=(-2, -1)) if brightest is None else brightest)
-        outputs = self.ldn.decode(blur, image[:, 2:], seen, weights).to(blur.dtype)
-        ratio, light, colour = outputs.split((1, 1, 3), dim=1)
         gate = F.interpolate(image[:, 1:2], scale_factor=4.0, mode="bilinear").to(blur.dtype)
-        return torch.addcmul(blur, blur, ratio).add_(light).addcmul_(colour, gate)
+
+        def sharp(outputs: torch.Tensor, rows: slice) -> torch.Tensor:
+            ratio, light, colour = outputs.to(blur.dtype).split((1, 1, 3), dim=1)
+            part = blur[:, :, rows]
+            return torch.addcmul(part, part, ratio).add_(light).addcmul_(colour, gate[:, :, rows])
+
+        return self.ldn.decode(blur, image[:, 2:], seen, weights, sharp)
 
     def seen(self, grey: torch.Tensor, spike: torch.Tensor, brightest: torch.Tensor) -> torch.Tensor:
         """What the LDN is given of the spikes: the pyramid, and what the SDM makes of it.

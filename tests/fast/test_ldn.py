@@ -32,6 +32,12 @@ def test_frame_by_frame(piece, monkeypatch):
     for weights in (None, torch.rand(1, 64, 1, 1).double()):
         expected, found = (net.decode(blur, net.encode(blur), spike[:, 1], weights) for net in (network, fast))
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    rows = image(1, 1, 32, 48)  # what is done with each row, in the strip that holds it
+    expected, found = (
+        net.decode(blur, net.encode(blur), spike[:, 1], finish=lambda out, at: (out * rows[:, :, at])[:, :1])
+        for net in (network, fast)
+    )
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     expected, found = (net.features(net.encode(blur), spike[:, 1]) for net in (network, fast))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 

@@ -116,6 +116,22 @@ def test_its_file_says_what_it_sees(kind, tmp_path):
     assert ("spike_input" in network.state_dict()) == (kind == "intervals")  # files from before say nothing
 
 
+def test_narrower_it_keeps_what_counts(tmp_path):
+    wide = filled(SDMNet())
+    for block in (wide.ldn.resBlock1.conv_block, wide.ldn.resBlock2.conv_block):
+        block[3].weight.data[:, 7:23] *= 1e-6  # 16 channels that nothing comes from
+    narrow, blur, spike = wide.narrowed(48), rnd(1, 3, 64, 64), rnd(1, 21, 16, 16)
+    with torch.inference_mode():
+        assert torch.allclose(narrow(blur, spike), wide(blur, spike), atol=1e-4)
+    assert sum(p.numel() for p in narrow.parameters()) == 235_926 - 2 * 16 * (9 * 64 * 2 + 1)
+    save(narrow.state_dict(), tmp_path / "s.pth")
+    again = load_student(tmp_path / "s.pth")
+    with torch.inference_mode():
+        assert torch.equal(again(blur, spike), narrow(blur, spike))
+    with pytest.raises(InputError, match="49 channels of the 48 inside"):
+        narrow.narrowed(49)
+
+
 def test_sizes_that_do_not_fit_are_refused(network):
     with pytest.raises(InputError, match="4 times as high"):
         network(rnd(1, 3, 64, 64), rnd(1, 21, 16, 17))

@@ -40,7 +40,8 @@ def test_it_learns_and_resumes(made, tmp_path):
         call(SCRIPT, *base, "--save_folder", tmp_path / "cut", "--max_steps", steps)
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole") and len(losses(tmp_path / "cut")) == 5
     path = tmp_path / "whole/test/ckpts/SDMNet_last.pth"
-    assert isinstance(load_student(path), SDMNet)
+    assert isinstance(load_student(path), SDMNet) and load_student(path).ldn.resBlock1.conv_block[0].out_channels == 48
+    assert "50 channels of the 48 inside" in refused(SCRIPT, *base, "--inner", 50, "--init_path", path)
     call(SCRIPT, *base, "--save_folder", tmp_path / "tuned", "--init_path", path, "--lr", 0, "--max_steps", 1)
     again = load_student(tmp_path / "tuned/test/ckpts/SDMNet_last.pth").state_dict()
     assert all(torch.equal(value, again[key]) for key, value in load_student(path).state_dict().items())

@@ -119,7 +119,8 @@ def main(argv: list[str] | None = None) -> None:
 
     if cfg.steps is None and "seconds" not in plan:
         placed = device.place(load_student(init), device.choose_device(cfg.device), cfg.precision)
-        write_json(record, plan := plan | {"seconds": seconds_of_step(placed, scenes, cfg.bs, loss_of)})
+        seconds = seconds_of_step(placed, scenes, cfg.bs, loss_of, cfg.workers)
+        write_json(record, plan := plan | {"seconds": seconds})
     with Run(cfg.training(cfg.steps or max(round(60 * cfg.minutes / plan["seconds"]), 1)), network.prefix) as run:
         student = run.place(student)
         optimiser = torch.optim.Adam(student.parameters(), lr=cfg.lr, fused=run.fused)

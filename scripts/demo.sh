@@ -3,14 +3,15 @@
 set -euo pipefail
 
 folder=demo size=360x640 train=24 test=8 photos= device=auto
-bsn_steps=200 sr_steps=150 ldn_steps=1200 skip=
+bsn_steps=200 sr_steps=150 ldn_steps=600 sdmnet_steps=1000 skip=
 
 usage() {
     cat <<TEXT
 Usage: bash scripts/demo.sh [options]
 
 Makes a virtual environment (.venv) and a data set from real photographs, shows what the weights in model/ make of it,
-then trains BSN, EDSR and LDN from scratch for a small budget, evaluates all on other photographs, and prints one table.
+then trains BSN, EDSR, LDN and SDMNet from scratch for a small budget, evaluates all on other photographs, and prints one
+table.
 About 9 minutes on two CPU cores; a GPU is used where there is one. What is finished already is not done again.
 
   --folder DIR       where everything goes (default: $folder): GOPRO/ cache/ exp/ results/
@@ -21,9 +22,10 @@ About 9 minutes on two CPU cores; a GPU is used where there is one. What is fini
   --bsn_steps N      optimiser steps of train_bsn.py (default: $bsn_steps)
   --sr_steps N       optimiser steps of train_sr.py (default: $sr_steps)
   --ldn_steps N      optimiser steps of train_deblur.py (default: $ldn_steps)
+  --sdmnet_steps N   optimiser steps of scripts/train_robust.py (default: $sdmnet_steps)
   --long             ten times the steps
   --device D         auto, cpu, cuda, cuda:N, mps (default: $device)
-  --skip LIST        stages to leave out: any of data,look,bsn,sr,deblur,test,compare joined by commas
+  --skip LIST        stages to leave out: any of data,look,bsn,sr,deblur,sdmnet,test,compare joined by commas
   --help             this text
 TEXT
 }
@@ -33,20 +35,22 @@ fail() { echo "demo.sh: error: $1" >&2; exit 2; }
 while [ $# -gt 0 ]; do
     case $1 in
         --help|-h) usage; exit 0 ;;
-        --long) bsn_steps=$((bsn_steps * 10)) sr_steps=$((sr_steps * 10)) ldn_steps=$((ldn_steps * 10)); shift; continue ;;
-        --folder|--photos|--size|--train|--test|--bsn_steps|--sr_steps|--ldn_steps|--device|--skip)
+        --long)
+            for name in bsn sr ldn sdmnet; do declare "${name}_steps=$((${name}_steps * 10))"; done
+            shift; continue ;;
+        --folder|--photos|--size|--train|--test|--bsn_steps|--sr_steps|--ldn_steps|--sdmnet_steps|--device|--skip)
             [ $# -ge 2 ] || fail "$1 needs a value (see --help)"
             printf -v "${1#--}" '%s' "$2"; shift 2 ;;
         *) fail "unknown option '$1' (see --help)" ;;
     esac
 done
-for name in train test bsn_steps sr_steps ldn_steps; do
+for name in train test bsn_steps sr_steps ldn_steps sdmnet_steps; do
     [[ ${!name} =~ ^[1-9][0-9]*$ ]] || fail "--$name is '${!name}'; expected a whole number above 0 (--skip leaves a stage out)"
 done
 for stage in ${skip//,/ }; do
     case $stage in
-        data|look|bsn|sr|deblur|test|compare) ;;
-        *) fail "--skip: no stage '$stage'; there are data,look,bsn,sr,deblur,test,compare" ;;
+        data|look|bsn|sr|deblur|sdmnet|test|compare) ;;
+        *) fail "--skip: no stage '$stage'; there are data,look,bsn,sr,deblur,sdmnet,test,compare" ;;
     esac
 done
 # Paths are the caller's; the rest happens in the project's folder.
@@ -90,6 +94,12 @@ if wanted deblur; then
     $python train_deblur.py "${common[@]}" "${quick[@]}" --save_folder "$exp/Deblur" --max_steps "$ldn_steps" --lr 2e-3 --roi_size 128 \
         --train_split train --teacher sdm --tea_loss l1 --lambda_reblur 10
 fi
+if wanted sdmnet; then
+    stage "training SDMNet, the student that deblurs here: on scenes made of the captures that the SDM deblurred"
+    $python scripts/make_scenes.py --base_folder "$data" --out "$folder/scenes" --count 320 --shrink 1.6 --device "$device"
+    $python scripts/train_robust.py --base_folder "$folder/scenes" --save_folder "$exp/SDMNet" --exp_name demo \
+        --device "$device" --max_steps "$sdmnet_steps" --lr 2e-3 --state_every 60
+fi
 # What was skipped and is not there from an earlier run has no rows.
 trained() { [ -f "$exp/$1/demo/ckpts/$2_last.pth" ]; }
 bsn=$exp/BSN/demo/ckpts/BSN_last.pth sr=$exp/SR/demo/ckpts/SR_last.pth student=$exp/Deblur/demo/ckpts/DeblurNet_last.pth
@@ -108,13 +118,14 @@ if wanted compare; then
     trained BSN BSN && runs+=(--bsn_path "$exp/BSN/demo")
     trained SR SR && runs+=(--sr_path "$exp/SR/demo")
     trained Deblur DeblurNet && runs+=(--deblur_path "$exp/Deblur/demo")
-    $python scripts/tables.py "${table[@]}" --methods blur sdm sdm21 sdm_bsn teacher ldn ldn_motion sdmnet_motion \
+    trained SDMNet SDMNet && runs+=(--sdmnet_path "$exp/SDMNet/demo")
+    $python scripts/tables.py "${table[@]}" --methods blur sdm sdm21 sdm_bsn teacher ldn ldn_motion sdmnet sdmnet_motion \
         --out "$folder/results" "${runs[@]}"
     logs=()
-    for log in "$exp"/{BSN,SR,Deblur}/demo/metrics.jsonl; do [ -f "$log" ] && logs+=("${log%/*}"); done
+    for log in "$exp"/{BSN,SR,Deblur,SDMNet}/demo/metrics.jsonl; do [ -f "$log" ] && logs+=("${log%/*}"); done
     [ ${#logs[@]} = 0 ] || $python scripts/plot_runs.py "${logs[@]}" --out "$folder/results/curves.html"
-    if trained Deblur DeblurNet; then
-        $python scripts/deblur.py --base_folder "$data" --limit 1 --frames 25 --device "$device" --deblur_path "$exp/Deblur/demo" \
+    if trained SDMNet SDMNet; then
+        $python scripts/deblur.py --base_folder "$data" --limit 1 --frames 25 --device "$device" --sdmnet_path "$exp/SDMNet/demo" \
             --out "$folder/results/deblur"
     fi
 fi

@@ -70,7 +70,7 @@ def filled(network):
         shape = tuple(state[key].shape)
         z = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
         scale = np.sqrt(1 / np.prod(shape[1:])) if len(shape) > 1 else 0.01
-        state[key] = torch.from_numpy((z * scale).astype(np.float32))
+        state[key] = torch.from_numpy(np.asarray(z * scale, np.float32))
     network.load_state_dict(state)
     return network.eval()
 

@@ -10,6 +10,7 @@ from codes.baselines import adapters
 from codes.fast import quicken
 from codes.model.registry import NETWORKS, students
 from codes.student import Sight
+from tests.conftest import filled
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,7 @@ CASES = [(*case, False) for case in SETTINGS] + [(*case, True) for case in SETTI
 def test_a_network_is_one_graph_with_every_weight(key, settings, fast):
     """The backend 'eager' traces and compiles no kernel; fullgraph=True makes a break an error."""
     torch.manual_seed(0)
-    network = NETWORKS[key].load_class()(**settings)
+    network = filled(NETWORKS[key].load_class()(**settings)).train()
     network = quicken(network, torch.device("cpu")) if fast else network
     given = inputs(key, network)
     torch._dynamo.reset()

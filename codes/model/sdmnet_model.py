@@ -60,6 +60,8 @@ class SDMNet(nn.Module):
             self.register_buffer("spike_input", torch.tensor([SPIKE_INPUTS.index(spike_input), 1]))
         self.ldn = Deblur_Net(len(WINDOWS) + 12)
         self.ldn.pred = nn.Conv2d(self.ldn.pred.in_channels, 5, 1)
+        for parameter in self.ldn.pred.parameters():  # a training begins with the blurry image
+            nn.init.zeros_(parameter)
         self.ldn.resBlock1, self.ldn.resBlock2 = ResnetBlock(64, inner), ResnetBlock(64, inner)
         away = (torch.arange(len(WINDOWS)) - MIDDLE).abs()
         spans = torch.stack([(away <= reach) * torch.tensor(COUNTS) for reach in REACHES])

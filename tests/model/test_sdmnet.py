@@ -26,6 +26,11 @@ def test_it_is_small(network):
     assert sum(WINDOWS) == 2 * 96 + 1
 
 
+def test_untrained_it_gives_the_blurry_image():
+    blur = rnd(1, 3, 32, 48)
+    assert torch.equal(SDMNet()(blur, rnd(1, 21, 8, 12)), blur)
+
+
 def test_several_instants_are_single_ones_with_one_encoding(network):
     blur, spike = rnd(2, 3, 64, 96), rnd(2, 3, 21, 16, 24)
     with torch.inference_mode():

@@ -18,13 +18,15 @@ from codes.baselines import adapters
 from codes.dataset import SpikeData
 from codes.engine.transfer import Transfer
 from codes.fast import quicken
+from codes.flow import correction, halved, mean_along, told, trust, with_slopes
+from codes.image import grey
 from codes.inference.methods import from_student
 from codes.inference.tiles import Tiled, decode_tiles
 from codes.labels import Distilled, Kept, KnownSharp, fixed_instants
 from codes.losses import TeacherLoss, reblur_loss
 from codes.model.registry import NETWORKS, students
 from codes.sdm import Teacher, sdm
-from codes.spike import EXPOSURE, middle_tfi, tfi
+from codes.spike import EXPOSURE, middle_tfi, tfi, tfi_stream
 from codes.student import Sight
 
 GPU = torch.device("cuda")
@@ -169,6 +171,17 @@ def test_the_other_networks(key, mode):
 
 def test_every_network_is_tried():
     assert set(NETWORKS) == {"bsn", "edsr", "stir", "spkdeblurnet", *students()}
+
+
+def test_motion_but_for_its_flow_which_opencv_finds():
+    frame, there = images(1, 3, HEIGHT, WIDTH), torch.zeros(1, 2, HEIGHT // 2, WIDTH // 2, device=GPU)
+    stream, half = images(1, 137, HEIGHT // 4, WIDTH // 4), halved(frame)
+    planes, light = with_slopes(grey(frame)), tfi_stream(stream > 0.5)[:, 60:77].mean(dim=1, keepdim=True)
+    is_on_gpu(correction(planes, there, light, 1.0), 1, 2, HEIGHT // 2, WIDTH // 2)
+    known = told(planes, 1.0, there)
+    is_on_gpu(known, 1, 1, HEIGHT // 4, WIDTH // 4)
+    is_on_gpu(trust(half, half, there, there, known), 1, 1, HEIGHT // 2, WIDTH // 2)
+    is_on_gpu(mean_along(frame, [there, there], "bicubic"), 1, 3, HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize("kind", ["cascade", "plain", "stir"])

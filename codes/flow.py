@@ -316,7 +316,8 @@ def filled(there: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
 
     def pulled(coarse, known):  # to ever coarser grids until something is known, and back (Gortler et al., 1996)
         if min(known.shape[2:]) < 4:
-            return coarse
+            mean = (known * coarse).sum(dim=(2, 3), keepdim=True) / known.sum().clamp(min=1e-6)
+            return torch.lerp(mean.expand_as(coarse), coarse, known)
         share = F.avg_pool2d(known, 2, ceil_mode=True, count_include_pad=False)
         means = F.avg_pool2d(known * coarse, 2, ceil_mode=True, count_include_pad=False) / share.clamp(min=1e-6)
         around = pulled(means, (2 * share).clamp(max=1))

@@ -3,7 +3,7 @@
 set -euo pipefail
 
 folder=demo size=360x640 train=24 test=8 photos= device=auto
-bsn_steps=200 sr_steps=150 ldn_steps=600 sdmnet_steps=1000 skip=
+bsn_steps=200 sr_steps=150 ldn_steps=600 sdmnet_steps=1000 long=1 skip=
 
 usage() {
     cat <<TEXT
@@ -35,9 +35,7 @@ fail() { echo "demo.sh: error: $1" >&2; exit 2; }
 while [ $# -gt 0 ]; do
     case $1 in
         --help|-h) usage; exit 0 ;;
-        --long)
-            for name in bsn sr ldn sdmnet; do declare "${name}_steps=$((${name}_steps * 10))"; done
-            shift; continue ;;
+        --long) long=10; shift; continue ;;
         --folder|--photos|--size|--train|--test|--bsn_steps|--sr_steps|--ldn_steps|--sdmnet_steps|--device|--skip)
             [ $# -ge 2 ] || fail "$1 needs a value (see --help)"
             printf -v "${1#--}" '%s' "$2"; shift 2 ;;
@@ -47,6 +45,7 @@ done
 for name in train test bsn_steps sr_steps ldn_steps sdmnet_steps; do
     [[ ${!name} =~ ^[1-9][0-9]*$ ]] || fail "--$name is '${!name}'; expected a whole number above 0 (--skip leaves a stage out)"
 done
+for name in bsn sr ldn sdmnet; do printf -v "${name}_steps" '%d' $((${name}_steps * long)); done
 for stage in ${skip//,/ }; do
     case $stage in
         data|look|bsn|sr|deblur|sdmnet|test|compare) ;;
@@ -120,7 +119,7 @@ if wanted compare; then
     trained Deblur DeblurNet && runs+=(--deblur_path "$exp/Deblur/demo")
     trained SDMNet SDMNet && runs+=(--sdmnet_path "$exp/SDMNet/demo")
     $python scripts/tables.py "${table[@]}" --methods blur sdm sdm21 sdm_bsn teacher ldn ldn_motion sdmnet sdmnet_motion \
-        --out "$folder/results" "${runs[@]}"
+        --out "$folder/results" ${runs[@]+"${runs[@]}"}
     logs=()
     for log in "$exp"/{BSN,SR,Deblur,SDMNet}/demo/metrics.jsonl; do [ -f "$log" ] && logs+=("${log%/*}"); done
     [ ${#logs[@]} = 0 ] || $python scripts/plot_runs.py "${logs[@]}" --out "$folder/results/curves.html"

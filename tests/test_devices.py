@@ -173,7 +173,7 @@ def test_every_network_is_tried():
     assert set(NETWORKS) == {"bsn", "edsr", "stir", "spkdeblurnet", *students()}
 
 
-def test_motion_but_for_its_flow_which_opencv_finds():
+def test_the_parts_of_motion_that_never_wait():
     frame, there = images(1, 3, HEIGHT, WIDTH), torch.zeros(1, 2, HEIGHT // 2, WIDTH // 2, device=GPU)
     stream, half = images(1, 137, HEIGHT // 4, WIDTH // 4), halved(frame)
     planes, light = with_slopes(grey(frame)), tfi_stream(stream > 0.5)[:, 60:77].mean(dim=1, keepdim=True)

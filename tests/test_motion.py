@@ -351,6 +351,10 @@ def test_a_flow_goes_on_where_nothing_is_known():
     found = filled(broken, known)
     assert (found - true).abs().max() < 0.25 < 6 < (broken - true).abs().max()
     assert torch.equal(filled(broken, torch.ones_like(known)), broken)
+    known, right = torch.ones(2, 1, 1, 90, 160)
+    known[..., :45, :] = 0  # a bright sky over all of the upper half
+    right[..., :43, :] = 0
+    assert (filled(6 * doubled(right).expand(1, 2, -1, -1), known) - 6).abs().max() < 1e-4
     torch.testing.assert_close(filled(true, torch.zeros_like(known)), true)  # nothing is known anywhere: as it was
     for height, width in ((2, 40), (34, 6), (6, 10)):
         level = torch.full((1, 2, height, width), 3.0)

@@ -43,5 +43,6 @@ def seconds_of_step(
         value.backward()
         optimiser.step()
         float(value.detach())  # waits for the device
+    seconds = (time.perf_counter() - start) / TIMED
     feed.stop()
-    return (time.perf_counter() - start) / TIMED
+    return seconds

@@ -71,7 +71,8 @@ class SDMNet(nn.Module):
     def settings(state: dict[str, torch.Tensor]) -> dict:
         """The arguments of the constructor that a state dict tells, as :meth:`Deblur_Net.settings`."""
         settings = {"spike_input": Deblur_Net.settings(state).get("spike_input", "pyramid")}
-        if (first := state.get("ldn.resBlock1.conv_block.0.weight")) is not None and first.numel():
+        first = state.get("ldn.resBlock1.conv_block.0.weight")
+        if first is not None and first.shape[1:] == (64, 3, 3):
             settings["inner"] = len(first)
         return settings
 
@@ -108,7 +109,9 @@ class SDMNet(nn.Module):
         """
         first = self.ldn.resBlock1.conv_block[0]
         if not 0 < inner <= first.out_channels:
-            raise InputError(f"{inner} channels of the {first.out_channels} inside SDMNet's residual blocks")
+            raise InputError(
+                f"{inner} channels of the {first.out_channels} inside SDMNet's residual blocks; choose at most as many"
+            )
         narrow = SDMNet(self.kind, inner)
         state = self.state_dict()
         for block in ("ldn.resBlock1.conv_block.", "ldn.resBlock2.conv_block."):

@@ -31,7 +31,7 @@ def test_a_file_is_recognised_by_its_keys(key, tmp_path):
 def test_a_student_does_what_students_do(key):
     """forward is encode once and decode for each instant; spikes of several instants come in one tensor."""
     torch.manual_seed(0)
-    student = NETWORKS[key].load_class()().eval()
+    student = filled(NETWORKS[key].load_class()())
     blur = rnd(2, 3, 64, 128)
     spike = (torch.rand(2, 2, student.spike_dim, 16, 32) < 0.4).float()
     with torch.no_grad():

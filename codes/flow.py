@@ -144,7 +144,11 @@ def gap(there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
 
 
 def trust(
-    first: torch.Tensor, second: torch.Tensor, there: torch.Tensor, back: torch.Tensor, told: torch.Tensor | None = None
+    first: torch.Tensor,
+    second: torch.Tensor,
+    there: torch.Tensor,
+    back: torch.Tensor,
+    believed: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """How far two images show the same thing, where a flow leads.
 
@@ -152,7 +156,7 @@ def trust(
         first, second: at half their size, ``(1, 3, H/2, W/2)``.
         there: ``(1, 2, H/2, W/2)``, the flow from the first to the second.
         back: from the second to the first.
-        told: how far the first image is to be believed, ``(1, 1, H/4, W/4)`` in [0, 1]; None: everywhere.
+        believed: how far the first image is to be (:func:`told`), ``(1, 1, H/4, W/4)`` in [0, 1]; None: everywhere.
 
     Returns:
         ``(1, 1, H/2, W/2)``, weights in [0, 1] on the grid of the first.
@@ -160,7 +164,7 @@ def trust(
     apart = halved(first - warp(second, there / 2))
     apart = F.avg_pool2d(apart, 5, stride=1, padding=2, count_include_pad=False)
     apart = apart.abs().amax(dim=1, keepdim=True)
-    apart = doubled(apart if told is None else told * apart)
+    apart = doubled(apart if believed is None else believed * apart)
     return torch.exp(-((gap(there, back) / ASTRAY) ** 2) - (apart / UNLIKE) ** 2)
 
 
@@ -312,6 +316,9 @@ def filled(there: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     Args:
         there: the flow.
         known: weights in [0, 1], ``(1, 1, H/4, W/4)`` (:func:`told`).
+
+    Returns:
+        As ``there``; unchanged where all is known, or nothing.
     """
 
     def pulled(coarse, known):  # to ever coarser grids until something is known, and back (Gortler et al., 1996)

@@ -145,10 +145,12 @@ class Joined:
         half = halved(frame)
         return self._judged(half, flow(half, self.half), flow(self.half, half))
 
-    def _judged(self, half: torch.Tensor, there: torch.Tensor, back: torch.Tensor, told=(None, None)) -> Joint:
-        """A frame at half its size and the centre's, joined by two flows; ``told``: as for :func:`trust` of each."""
-        forth, again = trust(half, self.half, there, back, told[0]), trust(self.half, half, back, there, told[1])
-        return Joint(there, back, forth, again)
+    def _judged(self, half: torch.Tensor, there: torch.Tensor, back: torch.Tensor, believed=(None, None)) -> Joint:
+        """A frame at half its size and the centre's, joined by two flows; ``believed``: as for :func:`trust`."""
+        forth, again = believed
+        return Joint(
+            there, back, trust(half, self.half, there, back, forth), trust(self.half, half, back, there, again)
+        )
 
     def _corrected(self, instant: int, frame: torch.Tensor, joint: Joint) -> Joint:
         """The same by what the spikes say."""

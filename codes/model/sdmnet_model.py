@@ -49,7 +49,12 @@ NEARLY_GREY, COLOURFUL = 2 / 255, 34 / 255
 
 
 class SDMNet(nn.Module):
-    """The network."""
+    """The network.
+
+    Args:
+        spike_input: what its pyramid is of, 'intervals' or, in weights from before, 'pyramid' (spikes).
+        inner: channels inside the residual blocks; 48 in model/, 64 as in an LDN.
+    """
 
     gain, spike_dim = True, len(WINDOWS)
 

@@ -30,6 +30,7 @@ def test_a_step_is_timed_with_its_batch_and_changes_nothing(workers):
         processes.append(batch["process"][0].item())
         return net(batch["x"]).square().mean()
 
-    assert 2 * 0.02 + (workers == 0) * 0.01 < 0.001 + seconds_of_step(network, Slow(), 2, loss, workers)
+    seconds = seconds_of_step(network, Slow(), 2, loss, workers)
+    assert seconds > (0.01 if workers else 2 * 0.02 + 0.01)  # what sleeps alone take; ahead of them a loader may be
     assert len(processes) > TIMED and len(set(processes)) == 1 and (processes[0] == os.getpid()) == (workers == 0)
     assert all(torch.equal(value, now) for value, now in zip(before, network.parameters(), strict=True))

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from codes.exposure import SCALE
 from codes.image import grey
-from codes.spike import tfi_near, tfp_long
+from codes.spike import Intervals, tfp_long
 
 LARGE, PATCH, SMOOTHNESS = 256, 16, 60
 """Shorter side of the flow's images from which on its windows have this side and it is so smooth: OpenCV's 8 and 20
@@ -207,12 +207,13 @@ def line_of(blur: torch.Tensor, rate: torch.Tensor) -> tuple[float, float] | Non
 class Watched(NamedTuple):
     """What a spike camera saw of an exposure, as bright as the photograph.
 
-    ``light``: :func:`codes.spike.tfi_near` the exposure, ``(1, T, H/4, W/4)``, from the frame ``first`` on;
+    ``gain``, ``dark``: spikes per frame that the photograph's white fires more than its black, and that black fires;
     ``brightest``: the light of a spike in each frame.
     """
 
-    light: torch.Tensor
-    first: int
+    light: Intervals
+    gain: float
+    dark: float
     brightest: float
 
     @classmethod
@@ -231,15 +232,13 @@ class Watched(NamedTuple):
         if not line:
             return None
         gain, dark = line
-        light, first = tfi_near(spike, exposure.start, exposure.stop - 1)
-        return cls(light.sub_(dark).div_(gain), first, (1 - dark) / gain)
+        return cls(Intervals(spike, exposure.start, exposure.stop - 1), gain, dark, (1 - dark) / gain)
 
     def at(self, instant: int) -> torch.Tensor | None:
         """The light around an instant, ``(1, 1, H/4, W/4)``; None: it is far from the exposure."""
-        place = instant - self.first
-        if not 0 <= place < self.light.shape[1]:
+        if not 0 <= instant - self.light.start < self.light.frames:
             return None
-        return self.light[:, max(place - REACH, 0) : place + REACH + 1].mean(dim=1, keepdim=True)
+        return (self.light.means([(instant - REACH, instant + REACH + 1)]) - self.dark) / self.gain
 
 
 def seen_by_spikes(planes: torch.Tensor, moved: torch.Tensor | None = None) -> torch.Tensor:

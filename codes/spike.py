@@ -7,7 +7,10 @@ indices count from the start of the file, so the exposure is [20, 117) and its c
 Source: S-SDM (arXiv 2403.09486), section 3. Files: codes.dat; the numbers above: codes.exposure; both also from here.
 """
 
+from collections.abc import Sequence
+
 import torch
+from torch.nn import functional as F
 
 from codes.dat import count_frames, frame_bytes, pack, read_dat, write_dat  # noqa: F401
 from codes.errors import InputError
@@ -176,53 +179,124 @@ def tfi(spike: torch.Tensor, instant: int) -> torch.Tensor:
     return torch.where(known, 1.0 / (back + ahead + 1).float(), 0.0)
 
 
+def tfp_windows(spike: torch.Tensor, windows: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """TFP over many windows: means over those of their frames that the stream holds, 0 where it holds none.
+
+    Args:
+        spike: ``(..., T, H, W)``, zeros and ones of any dtype, or means of some.
+        windows: pairs of frame indices, the first and the one behind the last.
+
+    Returns:
+        float32 ``(..., len(windows), H, W)`` in spikes per frame.
+    """
+    spike = torch.as_tensor(spike)
+    total = spike.shape[-3]
+    exact = torch.float32 if spike.is_floating_point() else torch.int32
+    spans = [(min(max(start, 0), total), min(max(stop, 0), total)) for start, stop in windows]
+    if sum(stop - start for start, stop in spans) > 2 * total:  # sums from the beginning are less work
+        sums = F.pad(spike.cumsum(dim=-3, dtype=exact), (0, 0, 0, 0, 1, 0))
+        counts = [sums[..., stop, :, :] - sums[..., start, :, :] for start, stop in spans]
+    else:
+        counts = [spike[..., start:stop, :, :].sum(dim=-3, dtype=exact) for start, stop in spans]
+    return torch.stack(
+        [count / max(stop - start, 1) for count, (start, stop) in zip(counts, spans, strict=True)], dim=-3
+    )
+
+
 AROUND = 160
-"""Frames to either side of what is looked at that :func:`tfi_near` keeps: 96 that a student sees and an interval."""
+"""Frames to either side of what is looked at that :class:`Intervals` keeps: 96 that a student sees and an interval."""
 
 
-def tfi_near(spike: torch.Tensor, first: int, last: int) -> tuple[torch.Tensor, int]:
-    """:func:`tfi_stream` near the frames ``first`` to ``last`` of a long stream, and the frame it begins with."""
-    start = max(first - AROUND, 0)
-    return tfi_stream(spike[..., start : last + AROUND + 1, :, :]), start
-
-
-def tfi_stream(spike: torch.Tensor) -> torch.Tensor:
-    """TFI at every frame: each spike's light spread over the frames that gathered it, those since the spike before.
+class Intervals:
+    """Light by intervals, which is TFI at every frame: each spike is spread over the frames since the spike before.
 
     A mean of it over a window counts light in fractions of a spike, where :func:`tfp` counts whole ones. An interval
     that an end of the stream cuts is taken to be as long as its neighbour, or as what is seen of it if that is longer.
 
+    When a frame begins, a pixel has gathered the spikes before it, and of the next one the share of its interval that
+    is over. So the two ends of a window tell its light, and what is kept of every frame are three small integers.
+
     Args:
         spike: ``(..., T, H, W)``, zeros and ones of any dtype, or means of some, which are spread likewise.
+        first, last: frames of a long stream that all windows lie near; None: its end.
 
-    Returns:
-        float32 ``(..., T, H, W)`` in spikes per frame; 0 where a pixel never fires.
+    Attributes:
+        start, frames: the frame that it begins with, and how many are kept.
     """
-    spike = spike.movedim(-3, 0)
-    total, means = len(spike), spike.is_floating_point()
-    fired = ((spike > 0) if means else spike).short()
-    lengths, light = torch.empty_like(fired), torch.empty(fired.shape, device=fired.device)
-    waited = torch.zeros_like(fired[0])
-    # In sums and products of integers, frame by frame in the cache: comparing or choosing takes several times as long.
-    for frame, new in enumerate(fired):  # each interval's length, in its last frame
-        torch.add(waited, 1, out=lengths[frame])
-        torch.mul(lengths[frame], 1 - new, out=waited)
-    last = (total - 1 - waited).clamp_(min=0).long()
-    length = torch.maximum(lengths.gather(0, last[None])[0], waited)
-    ever = (waited < total).float()
-    for frame in reversed(range(total)):  # and in its other frames
-        found = lengths[frame]
-        cut = (found - frame).clamp_(min=0)  # 1 where the interval began with the stream, or before
-        length += fired[frame] * (torch.maximum(found, cut * length) - length)
-        torch.div(ever, length, out=light[frame])
-    if means and (spike != fired).any():
-        weight = torch.zeros_like(spike[0])
-        for frame in range(total):
-            weight = torch.where(fired[frame] > 0, spike[frame], weight)
-        for frame in reversed(range(total)):
-            weight = torch.where(fired[frame] > 0, spike[frame], weight)
-            light[frame] *= weight
-    return light.movedim(0, -3)
+
+    def __init__(self, spike: torch.Tensor, first: int = 0, last: int | None = None):
+        self.start = max(first - AROUND, 0)
+        stop = spike.shape[-3] if last is None else last + AROUND + 1
+        spike = torch.as_tensor(spike)[..., self.start : stop, :, :].movedim(-3, 0)
+        means, self.frames = spike.is_floating_point(), len(spike)
+        # Bytes if they hold the numbers of frames: what is subtracted is right modulo 256, and no interval is longer.
+        # Sums, products and extremes, a frame at a time in the cache: comparing or choosing takes ten times as long.
+        kinds = (torch.uint8, torch.int16, torch.int32)
+        fired = ((spike > 0) if means else spike).to(next(k for k in kinds if self.frames + 1 < torch.iinfo(k).max))
+        self._back, self._ahead = _latest(fired.unbind()), _latest(fired.unbind()[::-1])
+        # Where the intervals that are cut begin and end: in frames before the stream, and behind it.
+        end, begin = self._back[-1], self.frames + 1 - self._ahead[-1]
+        after = end + torch.maximum(end - _last_but_one(self._back), self.frames - end)
+        second = _last_but_one(self._ahead)
+        second = torch.where(second > 0, self.frames + 1 - second, after)
+        self._before, self._behind = begin - torch.maximum(begin, second - begin), self.frames + 1 - after
+        # What is gathered in whole spikes, and what the next is worth: 1, or 0 where a pixel never fires.
+        self._whole, self._worth = _sums(fired), [end.clamp(max=1)] * (self.frames + 1)
+        if means and (spike != fired).any():
+            self._whole, worth = _sums(spike.double()), torch.zeros_like(spike[0])
+            for frame in (*range(self.frames), *reversed(range(self.frames))):
+                self._worth[frame] = worth = torch.where(fired[frame] > 0, spike[frame], worth)
+            self._worth[-1] = self._worth[-2]
+
+    def means(self, windows: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """Mean light over windows: over those of their frames that are kept, 0 where there are none.
+
+        Args:
+            windows: pairs of frame indices, the first and the one behind the last.
+
+        Returns:
+            float32 ``(..., len(windows), H, W)`` in spikes per frame; 0 where a pixel never fires.
+        """
+        spans = [tuple(min(max(end - self.start, 0), self.frames) for end in window) for window in windows]
+        begun = {end: self._begun(end) for end in {end for span in spans for end in span}}
+        light = torch.empty(len(spans), *self._before.shape, device=self._before.device)
+        for mean, (start, stop) in zip(light, spans, strict=True):
+            torch.sub(begun[stop], begun[start], out=mean)
+            mean.add_(self._whole[stop] - self._whole[start]).div_(max(stop - start, 1))
+        return light.movedim(0, -3)
+
+    def _begun(self, frame: int) -> torch.Tensor:
+        """What is gathered of the next spike when a frame begins, float32 ``(..., H, W)`` in [0, 1]."""
+        back, ahead = self._back[frame], self._ahead[self.frames - frame]
+        back = back + self._before * (1 - back.clamp(max=1))
+        ahead = ahead + self._behind * (1 - ahead.clamp(max=1))
+        return (frame - back) * self._worth[frame] / (self.frames + 1 - ahead - back)
+
+
+def _latest(frames: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Of the first none, one, two ... frames, the last that fires, by its number from 1 on; 0: none."""
+    numbers = frames[0].new_empty(len(frames) + 1, *frames[0].shape)
+    numbers[0] = 0
+    planes = numbers.unbind()
+    for number, frame in enumerate(frames, 1):
+        torch.maximum(planes[number - 1], number * frame, out=planes[number])
+    return numbers
+
+
+def _last_but_one(numbers: torch.Tensor) -> torch.Tensor:
+    """The last frame that fires but one, of what :func:`_latest` found."""
+    before = numbers[-1:].long().sub_(1).clamp_(min=0)
+    return numbers.gather(0, before)[0]
+
+
+def _sums(frames: torch.Tensor) -> torch.Tensor:
+    """The sums of the first none, one, two ... frames; quicker than torch.cumsum."""
+    sums = frames.new_empty(len(frames) + 1, *frames.shape[1:])
+    sums[0] = 0
+    planes = sums.unbind()
+    for number, frame in enumerate(frames, 1):
+        torch.add(planes[number - 1], frame, out=planes[number])
+    return sums
 
 
 def middle_tfi(spike: torch.Tensor, instant: int, reach: int = 50, both: bool = False) -> torch.Tensor:

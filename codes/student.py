@@ -21,10 +21,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from codes.image import grey
-from codes.spike import EXPOSURE, mirrored, mirrored_windows, refuse_outside, spike_windows, tfi_near, tfp_long
+from codes.spike import (
+    EXPOSURE,
+    Intervals,
+    mirrored,
+    mirrored_windows,
+    refuse_outside,
+    spike_windows,
+    tfp_long,
+    tfp_windows,
+)
 
 PYRAMID = (2, 2, 3, 5, 10, 20, 51)
 """Lengths of the windows of :func:`spike_pyramid` on either side of the 7 single frames."""
@@ -33,7 +41,7 @@ LARGEST_GAIN = 64.0
 """Bound of :func:`exposure_gain`: where a handful of spikes stand for a bright image, their number says nothing."""
 
 
-def spike_pyramid(spike: torch.Tensor, instants) -> torch.Tensor:
+def spike_pyramid(spike: torch.Tensor | Intervals, instants: Sequence[int]) -> torch.Tensor:
     """The whole stream as seen from each instant: finely near it, coarsely far from it.
 
     21 channels in the order of time, as many as the official window has frames: the frames within 3 of the instant one
@@ -42,30 +50,21 @@ def spike_pyramid(spike: torch.Tensor, instants) -> torch.Tensor:
     tell where in the exposure the instant lies.
 
     Args:
-        spike: ``(B, T, H, W)``, zeros and ones, any dtype.
+        spike: ``(B, T, H, W)``, zeros and ones, any dtype; or its light by intervals.
         instants: frame indices, 0 <= instant < T.
 
     Returns:
         float32 ``(B, M, 21, H, W)`` in [0, 1].
     """
-    total = spike.shape[1]
-    refuse_outside(instants, total)
-    spike = torch.as_tensor(spike)
-    exact = torch.float32 if spike.is_floating_point() else torch.int32
-    # Sums from the beginning serve all instants; for one alone the frames of its windows are less work.
-    many = len(instants) > 1
-    sums = F.pad(spike.cumsum(dim=1, dtype=exact), (0, 0, 0, 0, 1, 0)) if many else None
     reach = [3 + sum(PYRAMID[: index + 1]) for index in range(len(PYRAMID))]  # 5, 7, 10, 15, 25, 45, 96
-    after = [(reach[i] - PYRAMID[i] + 1, reach[i] + 1) for i in range(len(PYRAMID))]
-    windows = [(1 - stop, 1 - start) for start, stop in reversed(after)]
-    windows += [(offset, offset + 1) for offset in range(-3, 4)] + after
-    channels = []
-    for instant in instants:
-        for start, stop in windows:
-            first, last = min(max(instant + start, 0), total), min(max(instant + stop, 0), total)
-            total_of = sums[:, last] - sums[:, first] if many else spike[:, first:last].sum(dim=1, dtype=exact)
-            channels.append(total_of / max(last - first, 1))
-    return torch.stack(channels, dim=1).unflatten(1, (len(instants), len(windows)))
+    after = [(last - length + 1, last + 1) for last, length in zip(reach, PYRAMID, strict=True)]
+    around = [(1 - stop, 1 - start) for start, stop in reversed(after)]
+    around += [(offset, offset + 1) for offset in range(-3, 4)] + after
+    windows = [(instant + start, instant + stop) for instant in instants for start, stop in around]
+    if isinstance(spike, Intervals):
+        return spike.means(windows).unflatten(1, (len(instants), len(around)))
+    refuse_outside(instants, spike.shape[1])
+    return tfp_windows(spike, windows).unflatten(1, (len(instants), len(around)))
 
 
 def exposure_gain(blur: torch.Tensor, spike: torch.Tensor, exposure=EXPOSURE) -> torch.Tensor:
@@ -83,7 +82,7 @@ def exposure_gain(blur: torch.Tensor, spike: torch.Tensor, exposure=EXPOSURE) ->
         float32 ``(B,)``, at most :data:`LARGEST_GAIN`; 1 where no pixel fires.
     """
     rate = tfp_long(spike, exposure).flatten(1).mean(dim=1)
-    light = grey(blur).flatten(1).float().mean(dim=1)
+    light = grey(blur.float().mean(dim=(-2, -1), keepdim=True)).flatten()
     return torch.where(rate > 0, light / rate.clamp(min=1e-9), 1.0).clamp(max=LARGEST_GAIN)
 
 
@@ -93,7 +92,7 @@ class Sight:
 
     Args:
         kind: 'frames', officially the frames around the instant; 'pyramid', the whole stream (:func:`spike_pyramid`);
-            'intervals', the same of light by intervals instead of spikes (:func:`codes.spike.tfi_stream`); 'mirrored',
+            'intervals', the same of light by intervals instead of spikes (:class:`codes.spike.Intervals`); 'mirrored',
             as many frames as are wanted of a stream that is mirrored at its ends.
         frames: channels.
         gain: make spikes as bright as the image first (:func:`exposure_gain`).
@@ -119,15 +118,14 @@ class Sight:
             instants: M frame indices; with 'frames' the window around each must lie in the stream.
             exposure: anything with ``start`` and ``stop``, frame indices.
             gain: what :func:`exposure_gain` said of the same exposure for other instants, ``(B,)``.
-            near: what :func:`codes.spike.tfi_near` made of the stream for these and other instants.
+            near: the stream's light by intervals near these and other instants, if it is known.
 
         Returns:
             ``(B, M, frames, H/4, W/4)``.
         """
         if self.kind == "intervals":
             refuse_outside(instants, spike.shape[1])
-            light, first = near or tfi_near(spike, min(instants), max(instants))
-            windows = spike_pyramid(light, [instant - first for instant in instants])
+            windows = spike_pyramid(near or Intervals(spike, min(instants), max(instants)), instants)
         elif self.kind == "pyramid":
             windows = spike_pyramid(spike, instants)
         elif self.kind == "mirrored":

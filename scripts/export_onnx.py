@@ -98,7 +98,7 @@ def metadata(key: str, network, weights) -> dict[str, str]:
         "largest_gain": f"{LARGEST_GAIN:g}",
     }
     if sight.kind == "intervals":
-        about["spike"] += "; each spike is spread over the frames since the spike before (tfi_stream of codes/spike.py)"
+        about["spike"] += "; each spike is spread over the frames since the spike before (Intervals in codes/spike.py)"
     about["gain_formula"] = "spike * min(mean(grey(blur)) / mean(spikes of the exposure), largest_gain)"
     about |= {"grey": "0.11 B + 0.59 G + 0.3 R", "exposure": json.dumps([EXPOSURE.start, EXPOSURE.stop])}
     return about

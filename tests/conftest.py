@@ -61,6 +61,24 @@ def golden(golden_folder):
     return lambda name: known(golden_folder / f"{name if '/' in name else 's-sdm/' + name}.npz")
 
 
+def by_intervals(spikes: np.ndarray) -> np.ndarray:
+    """Spikes ``(B, T, H, W)``, each spread over the frames since the one before: by its description, loops only."""
+    return np.apply_along_axis(_spread, 1, spikes.astype(float))
+
+
+def _spread(spikes: np.ndarray) -> np.ndarray:
+    ends = [frame + 1 for frame, spike in enumerate(spikes) if spike > 0]
+    light = np.zeros(len(spikes))
+    if ends:
+        lengths = [stop - start for start, stop in zip([0, *ends], ends, strict=False)]
+        behind = max(lengths[-1], len(spikes) - ends[-1])
+        lengths[0] = max(lengths[0], lengths[1] if len(ends) > 1 else behind)
+        for start, stop, length in zip([0, *ends], ends, lengths, strict=False):
+            light[start:stop] = spikes[stop - 1] / length
+        light[ends[-1] :] = spikes[ends[-1] - 1] / behind
+    return light
+
+
 def filled(network):
     """Fill a network as the golden files' README says; in eval mode."""
     state = network.state_dict()

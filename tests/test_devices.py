@@ -26,7 +26,7 @@ from codes.labels import Distilled, Kept, KnownSharp, fixed_instants
 from codes.losses import TeacherLoss, reblur_loss
 from codes.model.registry import NETWORKS, students
 from codes.sdm import Teacher, sdm
-from codes.spike import EXPOSURE, middle_tfi, tfi, tfi_stream
+from codes.spike import EXPOSURE, Intervals, middle_tfi, tfi
 from codes.student import Sight
 
 GPU = torch.device("cuda")
@@ -176,7 +176,7 @@ def test_every_network_is_tried():
 def test_the_parts_of_motion_that_never_wait():
     frame, there = images(1, 3, HEIGHT, WIDTH), torch.zeros(1, 2, HEIGHT // 2, WIDTH // 2, device=GPU)
     stream, half = images(1, 137, HEIGHT // 4, WIDTH // 4), halved(frame)
-    planes, light = with_slopes(grey(frame)), tfi_stream(stream > 0.5)[:, 60:77].mean(dim=1, keepdim=True)
+    planes, light = with_slopes(grey(frame)), Intervals(stream > 0.5).means([(60, 77)])
     is_on_gpu(correction(planes, there, light, 1.0), 1, 2, HEIGHT // 2, WIDTH // 2)
     known = told(planes, 1.0, there)
     is_on_gpu(known, 1, 1, HEIGHT // 4, WIDTH // 4)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from codes.spike import EXPOSURE, ExposureWindow, read_dat, spike_window, tfi, tfi_stream, tfp, window, write_dat
+from codes.spike import EXPOSURE, ExposureWindow, Intervals, read_dat, spike_window, tfi, tfp, window, write_dat
+from tests.conftest import by_intervals
 
 
 def brute_read(path, height, width):
@@ -122,37 +123,29 @@ def test_spike_window_is_a_cut():
     assert cut.shape == (2, 21, 3, 4) and cut[0, :, 0, 0].tolist() == list(range(58, 79))
 
 
-def spread(spikes: np.ndarray) -> np.ndarray:
-    """One pixel's spikes, each spread over the frames since the one before: by its description, loops only."""
-    ends = [frame + 1 for frame, spike in enumerate(spikes) if spike > 0]
-    light = np.zeros(len(spikes))
-    if ends:
-        lengths = [stop - start for start, stop in zip([0, *ends], ends, strict=False)]
-        behind = max(lengths[-1], len(spikes) - ends[-1])
-        lengths[0] = max(lengths[0], lengths[1] if len(ends) > 1 else behind)
-        for start, stop, length in zip([0, *ends], ends, lengths, strict=False):
-            light[start:stop] = spikes[stop - 1] / length
-        light[ends[-1] :] = spikes[ends[-1] - 1] / behind
-    return light
-
-
 @pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 0.97])
 @pytest.mark.parametrize("kind", ["bool", "uint8", "float32"])
-def test_tfi_of_every_frame(rate, kind):
+@pytest.mark.parametrize("total", [41, 300])  # frames whose numbers are bytes, and more
+def test_light_by_intervals(rate, kind, total):
     random = np.random.default_rng(1)
-    spikes = (random.random((2, 41, 5, 6)) < rate).astype(kind)
+    spikes = (random.random((2, total, 5, 6)) < rate).astype(kind)
     if kind == "float32":  # means of some spikes
         spikes *= random.choice([0.25, 0.5, 1], spikes.shape).astype(np.float32)
-    found = tfi_stream(torch.from_numpy(spikes))
+    light, expected = Intervals(torch.from_numpy(spikes)), by_intervals(spikes)
+    found = light.means([(frame, frame + 1) for frame in range(total)])
     assert found.shape == spikes.shape and found.dtype == torch.float32
-    np.testing.assert_allclose(found, np.apply_along_axis(spread, 1, spikes.astype(float)), rtol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-7)
+    windows = [(0, total), (3, 9), (30, total + 5), (-7, 2), (-3, 0), (total, total + 1)]
+    means = [expected[:, max(a, 0) : b].mean(axis=1) if b > 0 and a < total else 0 * expected[:, 0] for a, b in windows]
+    np.testing.assert_allclose(light.means(windows), np.stack(means, axis=1), rtol=1e-6, atol=1e-7)
 
 
-def test_tfi_of_every_frame_knows_fractions_of_a_spike():
+def test_light_by_intervals_knows_fractions_of_a_spike():
     """A pixel that fires each 8th frame has the same light in each window, of which a count knows nothing."""
     spikes = torch.zeros(1, 80, 1, 1, dtype=torch.uint8)
     spikes[:, 3::8] = 1
-    assert torch.equal(tfi_stream(spikes), torch.full((1, 80, 1, 1), 1 / 8))
+    windows = Intervals(spikes).means([(frame, frame + 5) for frame in range(75)])
+    torch.testing.assert_close(windows, torch.full((1, 75, 1, 1), 1 / 8))
     assert tfp(spikes, 40, 5).item() == 0 and tfi(spikes, 40).item() == 1 / 8
 
 

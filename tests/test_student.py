@@ -5,9 +5,9 @@ import torch
 from codes.engine.checkpoint import load_weights, save
 from codes.engine.weights import load_student
 from codes.model.ldn_model import Deblur_Net
-from codes.spike import tfi_near, tfi_stream
+from codes.spike import Intervals
 from codes.student import LARGEST_GAIN, Sight, exposure_gain, spike_pyramid
-from tests.conftest import filled, rnd
+from tests.conftest import by_intervals, filled, rnd
 
 
 def test_pyramid_sees_the_whole_stream():
@@ -29,25 +29,27 @@ def test_pyramid_sees_the_whole_stream():
 
 
 def test_intervals_are_the_pyramid_of_light_by_intervals():
-    spikes = torch.from_numpy(np.random.default_rng(6).random((2, 137, 3, 4)) < 0.1)
+    spikes = np.random.default_rng(6).random((2, 137, 3, 4)) < 0.1
+    light, spikes = torch.from_numpy(by_intervals(spikes)).float(), torch.from_numpy(spikes)
     blur, sight = rnd(2, 3, 12, 16), Sight("intervals", gain=True)
-    expected = spike_pyramid(tfi_stream(spikes), (20, 68)) * exposure_gain(blur, spikes)[:, None, None, None, None]
-    assert torch.equal(sight(blur, spikes, (20, 68)), expected)
-    assert torch.equal(sight.anywhere(blur, spikes, (20, 68), near=tfi_near(spikes, 20, 116)), expected)
+    expected = spike_pyramid(light, (20, 68)) * exposure_gain(blur, spikes)[:, None, None, None, None]
+    torch.testing.assert_close(sight(blur, spikes, (20, 68)), expected, rtol=0, atol=1e-5)
+    found = sight.anywhere(blur, spikes, (20, 68), near=Intervals(spikes, 20, 116))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="instant 137"):
         sight(blur, spikes, [137])
 
 
 def test_light_by_intervals_of_a_long_stream_is_that_of_a_part():
-    spikes = torch.from_numpy(np.random.default_rng(6).random((1, 2000, 3, 4)) < 0.3)
-    sight, blur, whole = Sight("intervals"), rnd(1, 3, 12, 16), tfi_stream(spikes)
-    near = light, first = tfi_near(spikes, 900, 1000)
-    assert light.shape[1] < 500
-    assert torch.equal(light[:, 100:-100], whole[:, first + 100 : first + light.shape[1] - 100])
+    spikes = np.random.default_rng(6).random((1, 2000, 3, 4)) < 0.3
+    whole, spikes = torch.from_numpy(by_intervals(spikes)).float(), torch.from_numpy(spikes)
+    sight, blur, near = Sight("intervals"), rnd(1, 3, 12, 16), Intervals(spikes, 900, 1000)
+    assert near.frames < 500
     for instants in ([950], [3, 950, 1999]):
         expected = torch.stack([spike_pyramid(whole, [instant])[:, 0] for instant in instants], dim=1)
-        torch.testing.assert_close(sight(blur, spikes, instants), expected, rtol=0, atol=1e-4)  # sums of 2000 frames
-    torch.testing.assert_close(sight.anywhere(blur, spikes, [950], near=near), spike_pyramid(whole, [950]))
+        torch.testing.assert_close(sight(blur, spikes, instants), expected, rtol=0, atol=1e-6)
+    expected = spike_pyramid(whole, [950])
+    torch.testing.assert_close(sight.anywhere(blur, spikes, [950], near=near), expected, rtol=0, atol=1e-6)
 
 
 def test_exposure_gain_is_the_ratio_of_the_means():

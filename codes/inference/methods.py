@@ -26,7 +26,7 @@ from codes.inference.tiles import Tiled, decode_tiles
 from codes.model.registry import ALONG, joinable, students
 from codes.motion import Joined
 from codes.sdm import Enlarge, Teacher
-from codes.spike import EXPOSURE, middle_tfi, mirrored, tfi_near, tfp
+from codes.spike import EXPOSURE, Intervals, middle_tfi, mirrored, tfp
 from codes.student import Sight, exposure_gain
 
 Images = Callable[[Sequence[int]], torch.Tensor]
@@ -91,7 +91,7 @@ def from_student(name: str, student: nn.Module, weights=(), tile: int = 0) -> Me
         image = {} if tile else student.encode(blur)
         gain = exposure_gain(blur, spike, exposure) if sight.gain else None
         whole = (exposure.start, exposure.stop - 1)
-        near = tfi_near(spike, *whole) if sight.kind == "intervals" else None
+        near = Intervals(spike, *whole) if sight.kind == "intervals" else None
 
         def images(instants):
             frames = []
@@ -150,17 +150,18 @@ def sdm_wide(weights: Weights, device: torch.device, tile: int = 0) -> Method:
 
 def sdm_intervals(weights: Weights, device: torch.device, tile: int = 0) -> Method:
     """The SDM on the mean TFI of 21 frames: light in fractions of a spike, which high thresholds need."""
-    wide = sdm_wide(weights, device)
+    enlarge = Enlarge("bilinear")
 
     def start(blur, spike, exposure=EXPOSURE) -> Images:
         def images(instants):
-            light, first = tfi_near(spike, min(*instants, exposure.start), max(*instants, exposure.stop))
-            moved = slice(exposure.start - first, exposure.stop - first)
-            return wide.start(blur, light, moved)([instant - first for instant in instants])
+            light = Intervals(spike, min(*instants, exposure.start), max(*instants, exposure.stop))
+            windows = [(exposure.start, exposure.stop), *((instant - 10, instant + 11) for instant in instants)]
+            textures = [enlarge(one[:, None]) for one in light.means(windows).unbind(1)]
+            return Teacher.labels(blur, torch.cat(textures, dim=1))
 
         return images
 
-    return replace(wide, name="sdm_tfi", title="SDM, mean TFI (21, bilinear)", start=start)
+    return Method("sdm_tfi", "SDM, mean TFI (21, bilinear)", start)
 
 
 def sdm_bsn(weights: Weights, device: torch.device, tile: int = 0) -> Method:

@@ -18,7 +18,7 @@ from codes.inference.deblurrer import View
 from codes.inference.opening import SCALE, Capture
 from codes.inference.pixels import fill
 from codes.inference.rates import LONGEST
-from codes.spike import EXPOSURE, evenly, tfi_stream
+from codes.spike import EXPOSURE, Intervals, evenly
 
 EVERY = 5
 """Of so many pixels, in each direction, one is withheld."""
@@ -111,7 +111,7 @@ def figures(capture: Capture, mask: np.ndarray, instants: Sequence[int], frames:
 
     Returns:
         ``reblur``, ``agreement``: PSNR in dB, both in the photograph's linear light. The latter has the noise of spikes
-        in it, less than if they were counted (:func:`codes.spike.tfi_stream`): it compares two networks on the same
+        in it, less than if they were counted (:class:`codes.spike.Intervals`): it compares two networks on the same
         captures and says nothing beside another capture's.
     """
     lights = [capture.tone.linear(frame.astype(np.float32) / np.float32(255)) for frame in frames]
@@ -120,10 +120,10 @@ def figures(capture: Capture, mask: np.ndarray, instants: Sequence[int], frames:
     mean = sum(np.float32(share) * light for share, light in zip(spans, between, strict=True))
     image, rate = seen(capture, capture.light()), capture.tfp_long()
     slope, dark = np.polyfit(image.ravel(), rate.ravel(), 1)  # from light to firing rate
-    known = tfi_stream(torch.from_numpy(capture.spike[:, mask, None]))[..., 0].numpy()
+    known = Intervals(torch.from_numpy(capture.spike[:, mask, None]))
+    rates = known.means(list(zip(instants[:-1], instants[1:], strict=True)))[..., 0].numpy()
     errors = []
-    for first, last, light in zip(instants[:-1], instants[1:], between, strict=True):
-        fired = known[first:last].mean(axis=0)
+    for fired, light in zip(rates, between, strict=True):
         errors.append(np.square((fired - dark) / max(slope, 1e-6) - seen(capture, light)[mask]).mean())
     return {"reblur": _db(np.square(mean - capture.light()).mean()), "agreement": _db(np.mean(errors))}
 

@@ -21,9 +21,9 @@ from codes.model.ldn_model import Deblur_Net
 from codes.model.registry import NETWORKS
 from codes.model.sdmnet_model import SDMNet
 from codes.motion import Joined
-from codes.spike import EXPOSURE, evenly, mirrored, tfi, tfi_stream, tfp_long, write_dat
+from codes.spike import EXPOSURE, evenly, mirrored, tfi, tfp_long, write_dat
 from scripts.deblur import DeblurConfig
-from tests.conftest import call, filled, refused, rnd
+from tests.conftest import by_intervals, call, filled, refused, rnd
 
 CPU = torch.device("cpu")
 
@@ -141,7 +141,10 @@ def test_methods_are_what_their_names_say(checkpoints):
 
     torch.testing.assert_close(images["sdm"][:, 1], textbook_sdm(blur, spike, 68, 9, nearest), rtol=0, atol=1e-6)
     light = torch.stack([tfi(spike, instant - 1)[:, 0] for instant in range(30, 107)], dim=1)  # none of the ends'
-    short, long = light[:, 58 - 30 : 79 - 30].mean(dim=1), tfi_stream(spike)[:, 20:117].mean(dim=1)
+    short, long = (
+        light[:, 58 - 30 : 79 - 30].mean(dim=1),
+        torch.from_numpy(by_intervals(spike.numpy()))[:, 20:117].float().mean(dim=1),
+    )
     ratio = (F.interpolate(x[:, None], scale_factor=4, mode="bilinear", align_corners=False) for x in (short, long))
     expected = blur * next(ratio) / next(ratio).clamp(min=1e-9)
     torch.testing.assert_close(images["sdm_tfi"][:, 1], expected.clamp(0, 1), rtol=0, atol=1e-5)

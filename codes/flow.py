@@ -4,8 +4,7 @@ Flow between images that a student made is too short: what it could not deblur s
 things where they are. So each flow is corrected by one step of Lucas and Kanade (IJCAI 1981) that compares a sharp
 image, warped, with the light that the spike camera saw (:class:`Watched`).
 
-Flows are float32 ``(1, 2, H/2, W/2)``, (right, down) in pixels of the whole image, on the grid of images at half the
-size.
+Flows are float32 ``(1, 2, H/4, W/4)``, (right, down) in pixels of the whole image, on the grid of the spikes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,9 +19,8 @@ from codes.exposure import SCALE
 from codes.image import grey
 from codes.spike import Intervals, tfp_long
 
-LARGE, PATCH, SMOOTHNESS = 256, 16, 60
-"""Shorter side of the flow's images from which on its windows have this side and it is so smooth: OpenCV's 8 and 20
-follow noise. Smaller images have smaller things."""
+SMOOTHNESS = 30
+"""Of the flow; OpenCV's 20 follows noise in large images, 60 misses small things in small ones."""
 ASTRAY, UNLIKE = 3.0, 0.2
 """Image pixels by which flow and flow back may disagree, and by what share of white the images that they join."""
 REACH = 8
@@ -47,31 +45,35 @@ def halved(image: torch.Tensor) -> torch.Tensor:
     return (upper[..., ::2] + upper[..., 1::2] + lower[..., ::2] + lower[..., 1::2]) / 4  # quicker than avg_pool2d
 
 
-def doubled(image: torch.Tensor) -> torch.Tensor:
-    """``(1, C, h, w)`` at twice the size."""
-    return F.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)
+def quartered(image: torch.Tensor) -> torch.Tensor:
+    """``(1, C, H, W)`` at a quarter of its sides, the spikes' size: means of 4 x 4 pixels."""
+    return halved(halved(image))
+
+
+def enlarged(image: torch.Tensor, times: int = SCALE) -> torch.Tensor:
+    """``(1, C, h, w)`` at several times the size."""
+    return F.interpolate(image, scale_factor=times, mode="bilinear", align_corners=False)
 
 
 def flow(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Where the pixels of one image lie in another: DIS flow (Kroeger et al., ECCV 2016).
 
     Args:
-        first, second: images at half their size, ``(1, 3, H/2, W/2)``, B,G,R in [0, 1].
+        first, second: :func:`quartered` images, ``(1, 3, H/4, W/4)``, B,G,R in [0, 1].
 
     Returns:
-        float32 ``(1, 2, H/2, W/2)``, (right, down) in pixels of the whole image, on the grid of ``first``.
+        float32 ``(1, 2, H/4, W/4)``, (right, down) in pixels of the whole image, on the grid of ``first``.
     """
     small = grey(torch.cat([first, second]))
     small = small / small.amax().clamp(min=1e-6)  # a dark scene has 8 bits too
     bytes_ = (255 * small[:, 0]).round().byte().cpu().numpy()
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    if min(small.shape[2:]) >= LARGE:
-        search.setPatchSize(PATCH)
-        search.setPatchStride(PATCH // 2)
-        search.setGradientDescentIterations(16)
-        search.setVariationalRefinementAlpha(SMOOTHNESS)
-        search.setVariationalRefinementIterations(10)
-    return 2 * torch.from_numpy(np.nan_to_num(search.calc(*bytes_, None))).permute(2, 0, 1)[None].to(first)
+    search.setFinestScale(0)  # not at half of these images
+    search.setPatchStride(4)
+    search.setGradientDescentIterations(16)
+    search.setVariationalRefinementAlpha(SMOOTHNESS)
+    search.setVariationalRefinementIterations(10)
+    return SCALE * torch.from_numpy(np.nan_to_num(search.calc(*bytes_, None))).permute(2, 0, 1)[None].to(first)
 
 
 def warp(image: torch.Tensor, moved: torch.Tensor, mode: str = "bilinear") -> torch.Tensor:
@@ -139,7 +141,7 @@ class Joint(NamedTuple):
 
 def gap(there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
     """How far from its beginning one arrives, going there and back: ``(1, 1, h, w)`` of flows, in image pixels."""
-    returned = warp(back, there / 2)  # a pixel of the flows is two of the image
+    returned = warp(back, there / SCALE)  # a pixel of the flows is four of the image
     return torch.hypot(*(there + returned).split(1, dim=1))
 
 
@@ -153,18 +155,17 @@ def trust(
     """How far two images show the same thing, where a flow leads.
 
     Args:
-        first, second: at half their size, ``(1, 3, H/2, W/2)``.
-        there: ``(1, 2, H/2, W/2)``, the flow from the first to the second.
+        first, second: :func:`quartered`, ``(1, 3, H/4, W/4)``.
+        there: ``(1, 2, H/4, W/4)``, the flow from the first to the second.
         back: from the second to the first.
         believed: how far the first image is to be (:func:`told`), ``(1, 1, H/4, W/4)`` in [0, 1]; None: everywhere.
 
     Returns:
-        ``(1, 1, H/2, W/2)``, weights in [0, 1] on the grid of the first.
+        ``(1, 1, H/4, W/4)``, weights in [0, 1] on the grid of the first.
     """
-    apart = halved(first - warp(second, there / 2))
-    apart = F.avg_pool2d(apart, 5, stride=1, padding=2, count_include_pad=False)
+    apart = F.avg_pool2d(first - warp(second, there / SCALE), 5, stride=1, padding=2, count_include_pad=False)
     apart = apart.abs().amax(dim=1, keepdim=True)
-    apart = doubled(apart if believed is None else believed * apart)
+    apart = apart if believed is None else believed * apart
     return torch.exp(-((gap(there, back) / ASTRAY) ** 2) - (apart / UNLIKE) ** 2)
 
 
@@ -279,7 +280,7 @@ def correction(planes: torch.Tensor, there: torch.Tensor, light: torch.Tensor, b
     Returns:
         As ``there``. Where spikes say little, little: least squares with a prior that expects no correction.
     """
-    image, right, down = seen_by_spikes(planes, F.avg_pool2d(there, 2)).split(1, dim=1)
+    image, right, down = seen_by_spikes(planes, there).split(1, dim=1)
     known = (image < CLIPPED * brightest).to(image)
     apart = known * (light - image)
     noise = apart.square().sum() / known.sum().clamp(min=1)
@@ -304,7 +305,7 @@ def told(planes: torch.Tensor, brightest: float, there: torch.Tensor | None = No
     Returns:
         ``(1, 1, H/4, W/4)`` in [0, 1].
     """
-    image = seen_by_spikes(planes[:, :1], None if there is None else F.avg_pool2d(there, 2))
+    image = seen_by_spikes(planes[:, :1], there)
     known = (image < CLIPPED * brightest).to(image)
     return F.avg_pool2d(known, 3, stride=1, padding=1, count_include_pad=False)
 
@@ -331,7 +332,7 @@ def filled(there: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
 
     if known.all() or not known.any():
         return there
-    return torch.lerp(doubled(pulled(F.avg_pool2d(there, 2), known)), there, doubled(known))
+    return torch.lerp(pulled(there, known), there, known)
 
 
 def shift(blur: torch.Tensor, spike: torch.Tensor, exposure) -> torch.Tensor | None:

@@ -22,17 +22,19 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from codes.exposure import SCALE
 from codes.flow import (
     Joint,
     Watched,
     between,
     correction,
-    doubled,
+    enlarged,
     filled,
     flow,
     halved,
     interpolated,
     mean_along,
+    quartered,
     told,
     trust,
     warp,
@@ -119,7 +121,7 @@ class Joined:
         self.keys = evenly(exposure, min(KEYS, exposure.stop - exposure.start))
         self.centre = self.keys[len(self.keys) // 2]
         self.seen = {key: self._asked(key) for key in self.keys}
-        self.half = halved(self.seen[self.centre])
+        self.quarter = quartered(self.seen[self.centre])
         self.joints = {key: self._joint(frame) for key, frame in self.seen.items()}
         self.watched = None if spike is None or self.small else Watched.of(self.blur, spike[None], exposure)
         if self.watched:
@@ -137,19 +139,19 @@ class Joined:
 
     def _joint(self, frame: torch.Tensor) -> Joint:
         """How a frame ``(1, 3, H, W)`` and the centre's belong together."""
-        still = torch.zeros_like(self.half[:, :2])
+        still = torch.zeros_like(self.quarter[:, :2])
         if frame is self.seen[self.centre]:
             return Joint(still, still, still[:, :1] + 1, still[:, :1] + 1)
         if self.small:
             return Joint(still, still, still[:, :1], still[:, :1])
-        half = halved(frame)
-        return self._judged(half, flow(half, self.half), flow(self.half, half))
+        small = quartered(frame)
+        return self._judged(small, flow(small, self.quarter), flow(self.quarter, small))
 
-    def _judged(self, half: torch.Tensor, there: torch.Tensor, back: torch.Tensor, believed=(None, None)) -> Joint:
-        """A frame at half its size and the centre's, joined by two flows; ``believed``: as for :func:`trust`."""
+    def _judged(self, small: torch.Tensor, there: torch.Tensor, back: torch.Tensor, believed=(None, None)) -> Joint:
+        """A frame at a quarter and the centre's, joined by two flows; ``believed``: as for :func:`trust`."""
         forth, again = believed
         return Joint(
-            there, back, trust(half, self.half, there, back, forth), trust(self.half, half, back, there, again)
+            there, back, trust(small, self.quarter, there, back, forth), trust(self.quarter, small, back, there, again)
         )
 
     def _corrected(self, instant: int, frame: torch.Tensor, joint: Joint) -> Joint:
@@ -159,9 +161,9 @@ class Joined:
             return joint
         planes, brightest = self.slopes, self.watched.brightest
         change = correction(planes, joint.there, light, brightest)
-        there, back = joint.there + change, joint.back - warp(change, joint.back / 2)
+        there, back = joint.there + change, joint.back - warp(change, joint.back / SCALE)
         seen = told(planes, brightest, there), told(planes, brightest)
-        return self._judged(halved(frame), filled(there, seen[0]), filled(back, seen[1]), seen)
+        return self._judged(quartered(frame), filled(there, seen[0]), filled(back, seen[1]), seen)
 
     def _frame(self, instant: int) -> torch.Tensor:
         if instant == self.centre:
@@ -174,7 +176,7 @@ class Joined:
         else:
             own = self._asked(instant)
             there, _, trusted, _ = self._corrected(instant, own, self._joint(own))
-        return torch.lerp(own, warp(self.image, there, "bicubic"), doubled(trusted))
+        return torch.lerp(own, warp(self.image, there, "bicubic"), enlarged(trusted))
 
     def _between(self, instant: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What lies between two keys: (the student's frame as they tell it, flow to the centre, trust)."""
@@ -197,7 +199,7 @@ class Joined:
         """Frames at the keys, brought to the centre: less noise, and edges at several phases."""
         total, weight = torch.zeros_like(frames[self.centre]), torch.zeros_like(self.blur[:, :1])
         for key, joint in self.joints.items():
-            share = doubled(joint.trust_back)
+            share = enlarged(joint.trust_back)
             total = total + share * warp(frames[key], joint.back, "bicubic")
             weight = weight + share
         return total / weight
@@ -221,8 +223,8 @@ class Joined:
             return mean_along(x, (interpolated(flows, share * part) for part in parts))
 
         # The least trust nearby, else what is wrong at an edge rings around it.
-        trusted = -F.max_pool2d(-self._trusted(), 9, stride=1, padding=4)
-        believed = doubled(trusted) * (self.blur.amax(dim=1, keepdim=True) < SATURATED)
+        trusted = -F.max_pool2d(-self._trusted(), 5, stride=1, padding=2)
+        believed = enlarged(trusted) * (self.blur.amax(dim=1, keepdim=True) < SATURATED)
         prior = max((noise_of(self.blur) / DOUBT) ** 2, PRIOR)
 
         def change(blur, image, believed):
@@ -237,5 +239,5 @@ class Joined:
         light, light_image = (x.mean(dim=1, keepdim=True) for x in (self.blur, image))
         brighter = change(light, light_image, believed)
         tint, tint_image = halved(self.blur[:, ::2] - light), halved(image[:, ::2] - light_image)
-        blue, red = doubled(change(tint, tint_image, halved(believed))).split(1, dim=1)
+        blue, red = enlarged(change(tint, tint_image, halved(believed)), 2).split(1, dim=1)
         return image + brighter + torch.cat([blue, -blue - red, red], dim=1)

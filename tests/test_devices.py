@@ -18,7 +18,7 @@ from codes.baselines import adapters
 from codes.dataset import SpikeData
 from codes.engine.transfer import Transfer
 from codes.fast import quicken
-from codes.flow import correction, halved, mean_along, told, trust, with_slopes
+from codes.flow import correction, mean_along, quartered, told, trust, with_slopes
 from codes.image import grey
 from codes.inference.methods import from_student
 from codes.inference.tiles import Tiled, decode_tiles
@@ -174,13 +174,13 @@ def test_every_network_is_tried():
 
 
 def test_the_parts_of_motion_that_never_wait():
-    frame, there = images(1, 3, HEIGHT, WIDTH), torch.zeros(1, 2, HEIGHT // 2, WIDTH // 2, device=GPU)
-    stream, half = images(1, 137, HEIGHT // 4, WIDTH // 4), halved(frame)
+    frame, there = images(1, 3, HEIGHT, WIDTH), torch.zeros(1, 2, HEIGHT // 4, WIDTH // 4, device=GPU)
+    stream, small = images(1, 137, HEIGHT // 4, WIDTH // 4), quartered(frame)
     planes, light = with_slopes(grey(frame)), Intervals(stream > 0.5).means([(60, 77)])
-    is_on_gpu(correction(planes, there, light, 1.0), 1, 2, HEIGHT // 2, WIDTH // 2)
+    is_on_gpu(correction(planes, there, light, 1.0), 1, 2, HEIGHT // 4, WIDTH // 4)
     known = told(planes, 1.0, there)
     is_on_gpu(known, 1, 1, HEIGHT // 4, WIDTH // 4)
-    is_on_gpu(trust(half, half, there, there, known), 1, 1, HEIGHT // 2, WIDTH // 2)
+    is_on_gpu(trust(small, small, there, there, known), 1, 1, HEIGHT // 4, WIDTH // 4)
     is_on_gpu(mean_along(frame, [there, there], "bicubic"), 1, 3, HEIGHT, WIDTH)
 
 

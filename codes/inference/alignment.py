@@ -32,6 +32,10 @@ CLEARLY = 0.1
 RIGHT = 0.3
 """Or what share of the rest it may leave unexplained."""
 
+SOFT = 1.0
+"""Standard deviation, in spike pixels, of what both are smoothed with where they differ: few spikes, and pixels with
+thresholds of their own, are no other scene; and what is scaled is smoothed by that alone."""
+
 
 @dataclass(frozen=True)
 class Alignment:
@@ -86,15 +90,18 @@ def align(image: np.ndarray, tfp_long: np.ndarray, reach: float = 0.25, scales: 
         reach: largest shift that is looked for, as a part of each side.
         scales: also look whether the spikes show the scene from 0.6 to 1.7 times as large, the right way up.
     """
-    target, seen = flattened(image), flattened(tfp_long)
+    target, seen, ready = flattened(image), flattened(tfp_long), flattened
     # Spikes are regular: the mean of 97 errs by less than one of them. Below that there is nothing to see.
     textured = target.std() > 0.004 and seen.std() > 0.004
+    if _correlation(target, seen, (0, 0)) < SAME:
+        ready = _smoothed
+        target, seen = ready(image), ready(tfp_long)
     as_is = _correlation(target, seen, (0, 0))
     best = Alignment(as_is, as_is, "", (0, 0), textured=bool(textured))
     for way, mend in WAYS.items():
         if "bit order" in way and image.shape[1] % 8:
             continue
-        picture = flattened(mend(tfp_long))
+        picture = ready(mend(tfp_long))
         for shift in ((0, 0), _shift(target, picture, reach)):
             value = _correlation(target, picture, shift)
             # A smooth picture correlates in any bit order: what is left unexplained tells more.
@@ -103,7 +110,7 @@ def align(image: np.ndarray, tfp_long: np.ndarray, reach: float = 0.25, scales: 
                 best = replace(best, best=value, way=way, shift=shift)
     if scales and best.best < SAME:
         for scale in SCALES:
-            picture = flattened(_scaled(tfp_long, scale))
+            picture = ready(_scaled(tfp_long, scale))
             shift = _shift(target, picture, reach)
             value = _correlation(target, picture, shift)
             if value > best.best + (CLEARLY if best.scale == 1 else 0):
@@ -123,6 +130,11 @@ def flattened(picture: np.ndarray) -> np.ndarray:
     """A picture without its slow changes of brightness."""
     picture = np.asarray(picture, np.float32)
     return picture - cv2.GaussianBlur(picture, (0, 0), max(min(picture.shape) / 8, 1))
+
+
+def _smoothed(picture: np.ndarray) -> np.ndarray:
+    """The same without what differs from pixel to pixel."""
+    return flattened(cv2.GaussianBlur(np.asarray(picture, np.float32), (0, 0), SOFT))
 
 
 def _shift(target: np.ndarray, picture: np.ndarray, reach: float) -> tuple[int, int]:

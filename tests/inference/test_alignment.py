@@ -47,6 +47,18 @@ def test_what_is_wrong_is_named(spoil, words):
     assert words in fault and bool(words) == bool(fault)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_pixels_that_differ_are_no_other_scale(seed):
+    """A picture that is scaled is smoothed by that, which must not make it fit better."""
+    slope = np.linspace(0.1, 0.6, 90, dtype=np.float32)[:, None]
+    light = slope + 5 * cv2.GaussianBlur(scene(90, 160, seed) - slope, (0, 0), 5)
+    thresholds = np.exp(0.2 * np.random.default_rng(seed).standard_normal(light.shape))
+    found = align(light, counted(light / thresholds), scales=True)
+    assert found.fault == "" and found.correlation > 0.5
+    moved = align(light, counted(np.roll(light, (4, -6), (0, 1)) / thresholds), scales=True)
+    assert "shifted by 4 rows and -6 columns" in moved.fault and "times" not in moved.fault
+
+
 def test_an_even_wall_tells_nothing():
     wall = np.full((45, 64), 0.5, np.float32)
     assert align(wall, counted(wall)).fault == ""

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from codes.dat import count_frames, frame_bytes, pack, read_dat, write_dat  # noqa: F401
 from codes.errors import InputError
 from codes.exposure import EXPOSURE, SCALE, ExposureWindow  # noqa: F401
+from codes.metrics import wide_float
 
 
 def evenly(exposure, count: int) -> tuple[int, ...]:
@@ -243,7 +244,7 @@ class Intervals:
         # What is gathered in whole spikes, and what the next is worth: 1, or 0 where a pixel never fires.
         self._whole, self._worth = _sums(fired), [end.clamp(max=1)] * (self.frames + 1)
         if means and (spike != fired).any():
-            self._whole, worth = _sums(spike.double()), torch.zeros_like(spike[0])
+            self._whole, worth = _sums(spike.to(wide_float(spike.device))), torch.zeros_like(spike[0])
             for frame in (*range(self.frames), *reversed(range(self.frames))):
                 self._worth[frame] = worth = torch.where(fired[frame] > 0, spike[frame], worth)
             self._worth[-1] = self._worth[-2]

@@ -206,10 +206,10 @@ def line_of(blur: torch.Tensor, rate: torch.Tensor) -> tuple[float, float] | Non
 
 
 class Watched(NamedTuple):
-    """What a spike camera saw of an exposure, as bright as the photograph.
+    """What a spike camera saw of an exposure, to be compared with the photograph.
 
-    ``gain``, ``dark``: spikes per frame that the photograph's white fires more than its black, and that black fires;
-    ``brightest``: the light of a spike in each frame.
+    ``light``: in spikes per frame, near the exposure; ``dark``, ``gain``: how many of them the photograph's black
+    fires, and how many more its white; ``brightest``: the photograph's light where each frame has a spike.
     """
 
     light: Intervals
@@ -236,10 +236,9 @@ class Watched(NamedTuple):
         return cls(Intervals(spike, exposure.start, exposure.stop - 1), gain, dark, (1 - dark) / gain)
 
     def at(self, instant: int) -> torch.Tensor | None:
-        """The light around an instant, ``(1, 1, H/4, W/4)``; None: it is far from the exposure."""
-        if not 0 <= instant - self.light.start < self.light.frames:
-            return None
-        return (self.light.means([(instant - REACH, instant + REACH + 1)]) - self.dark) / self.gain
+        """The light around an instant, as bright as the photograph, ``(1, 1, H/4, W/4)``; None: far away."""
+        window = instant - REACH, instant + REACH + 1
+        return (self.light.means([window]) - self.dark) / self.gain if self.light.keeps(*window) else None
 
 
 def seen_by_spikes(planes: torch.Tensor, moved: torch.Tensor | None = None) -> torch.Tensor:
@@ -330,7 +329,7 @@ def filled(there: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         around = pulled(means, (2 * share).clamp(max=1))
         return torch.lerp(F.interpolate(around, known.shape[2:], mode="bilinear"), coarse, known)
 
-    if known.all() or not known.any():
+    if (known == 1).all() or not known.any():
         return there
     return torch.lerp(pulled(there, known), there, known)
 

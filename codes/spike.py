@@ -192,16 +192,15 @@ def tfp_windows(spike: torch.Tensor, windows: Sequence[tuple[int, int]]) -> torc
     """
     spike = torch.as_tensor(spike)
     total = spike.shape[-3]
-    exact = torch.float32 if spike.is_floating_point() else torch.int32
+    exact = wide_float(spike.device) if spike.is_floating_point() else torch.int32
     spans = [(min(max(start, 0), total), min(max(stop, 0), total)) for start, stop in windows]
     if sum(stop - start for start, stop in spans) > 2 * total:  # sums from the beginning are less work
         sums = F.pad(spike.cumsum(dim=-3, dtype=exact), (0, 0, 0, 0, 1, 0))
         counts = [sums[..., stop, :, :] - sums[..., start, :, :] for start, stop in spans]
     else:
         counts = [spike[..., start:stop, :, :].sum(dim=-3, dtype=exact) for start, stop in spans]
-    return torch.stack(
-        [count / max(stop - start, 1) for count, (start, stop) in zip(counts, spans, strict=True)], dim=-3
-    )
+    means = [count.float() / max(stop - start, 1) for count, (start, stop) in zip(counts, spans, strict=True)]
+    return torch.stack(means, dim=-3)
 
 
 AROUND = 160
@@ -215,49 +214,61 @@ class Intervals:
     that an end of the stream cuts is taken to be as long as its neighbour, or as what is seen of it if that is longer.
 
     When a frame begins, a pixel has gathered the spikes before it, and of the next one the share of its interval that
-    is over. So the two ends of a window tell its light, and what is kept of every frame are three small integers.
+    is over. So the two ends of a window tell its light, and what is kept of every frame are three small integers (of
+    means of spikes also two floats).
 
     Args:
         spike: ``(..., T, H, W)``, zeros and ones of any dtype, or means of some, which are spread likewise.
         first, last: frames of a long stream that all windows lie near; None: its end.
-
-    Attributes:
-        start, frames: the frame that it begins with, and how many are kept.
     """
 
     def __init__(self, spike: torch.Tensor, first: int = 0, last: int | None = None):
-        self.start = max(first - AROUND, 0)
-        stop = spike.shape[-3] if last is None else last + AROUND + 1
+        self.start, self.total = max(first - AROUND, 0), spike.shape[-3]
+        stop = self.total if last is None else last + AROUND + 1
         spike = torch.as_tensor(spike)[..., self.start : stop, :, :].movedim(-3, 0)
         means, self.frames = spike.is_floating_point(), len(spike)
         # Bytes if they hold the numbers of frames: what is subtracted is right modulo 256, and no interval is longer.
         # Sums, products and extremes, a frame at a time in the cache: comparing or choosing takes ten times as long.
         kinds = (torch.uint8, torch.int16, torch.int32)
         fired = ((spike > 0) if means else spike).to(next(k for k in kinds if self.frames + 1 < torch.iinfo(k).max))
+        # Before each frame, the end of the last spike's, and that of the next one's, counted from the stream's end (j
+        # is frames + 1 - j there). 0: there is none; the interval is then one that an end of the stream cuts.
         self._back, self._ahead = _latest(fired.unbind()), _latest(fired.unbind()[::-1])
-        # Where the intervals that are cut begin and end: in frames before the stream, and behind it.
         end, begin = self._back[-1], self.frames + 1 - self._ahead[-1]
         after = end + torch.maximum(end - _last_but_one(self._back), self.frames - end)
         second = _last_but_one(self._ahead)
         second = torch.where(second > 0, self.frames + 1 - second, after)
         self._before, self._behind = begin - torch.maximum(begin, second - begin), self.frames + 1 - after
         # What is gathered in whole spikes, and what the next is worth: 1, or 0 where a pixel never fires.
-        self._whole, self._worth = _sums(fired), [end.clamp(max=1)] * (self.frames + 1)
+        self._whole, self._worth = _sums(fired, fired.dtype), [end.clamp(max=1)] * (self.frames + 1)
         if means and (spike != fired).any():
-            self._whole, worth = _sums(spike.to(wide_float(spike.device))), torch.zeros_like(spike[0])
+            self._whole, worth = _sums(spike, wide_float(spike.device)), torch.zeros_like(spike[0])
             for frame in (*range(self.frames), *reversed(range(self.frames))):
                 self._worth[frame] = worth = torch.where(fired[frame] > 0, spike[frame], worth)
             self._worth[-1] = self._worth[-2]
 
+    def keeps(self, start: int, stop: int) -> bool:
+        """Whether those of these frames that the stream holds are near enough."""
+        return max(start, 0) >= self.start and min(stop, self.total) <= self.start + self.frames
+
     def means(self, windows: Sequence[tuple[int, int]]) -> torch.Tensor:
-        """Mean light over windows: over those of their frames that are kept, 0 where there are none.
+        """Mean light over windows: over those of their frames that the stream holds, 0 where it holds none.
 
         Args:
             windows: pairs of frame indices, the first and the one behind the last.
 
         Returns:
             float32 ``(..., len(windows), H, W)`` in spikes per frame; 0 where a pixel never fires.
+
+        Raises:
+            InputError: a window is far from the frames that were to be looked at.
         """
+        for window in windows:
+            if not self.keeps(*window):
+                raise InputError(
+                    f"frames {window[0]} to {window[1] - 1} of {self.total} are asked for; only {self.start} to "
+                    f"{self.start + self.frames - 1} are kept"
+                )
         spans = [tuple(min(max(end - self.start, 0), self.frames) for end in window) for window in windows]
         begun = {end: self._begun(end) for end in {end for span in spans for end in span}}
         light = torch.empty(len(spans), *self._before.shape, device=self._before.device)
@@ -290,9 +301,9 @@ def _last_but_one(numbers: torch.Tensor) -> torch.Tensor:
     return numbers.gather(0, before)[0]
 
 
-def _sums(frames: torch.Tensor) -> torch.Tensor:
+def _sums(frames: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
     """The sums of the first none, one, two ... frames; quicker than torch.cumsum."""
-    sums = frames.new_empty(len(frames) + 1, *frames.shape[1:])
+    sums = frames.new_empty(len(frames) + 1, *frames.shape[1:], dtype=kind)
     sums[0] = 0
     planes = sums.unbind()
     for number, frame in enumerate(frames, 1):

@@ -61,10 +61,9 @@ def spike_pyramid(spike: torch.Tensor | Intervals, instants: Sequence[int]) -> t
     around = [(1 - stop, 1 - start) for start, stop in reversed(after)]
     around += [(offset, offset + 1) for offset in range(-3, 4)] + after
     windows = [(instant + start, instant + stop) for instant in instants for start, stop in around]
-    if isinstance(spike, Intervals):
-        return spike.means(windows).unflatten(1, (len(instants), len(around)))
-    refuse_outside(instants, spike.shape[1])
-    return tfp_windows(spike, windows).unflatten(1, (len(instants), len(around)))
+    refuse_outside(instants, spike.total if isinstance(spike, Intervals) else spike.shape[1])
+    means = spike.means(windows) if isinstance(spike, Intervals) else tfp_windows(spike, windows)
+    return means.unflatten(1, (len(instants), len(around)))
 
 
 def exposure_gain(blur: torch.Tensor, spike: torch.Tensor, exposure=EXPOSURE) -> torch.Tensor:
@@ -124,7 +123,7 @@ class Sight:
             ``(B, M, frames, H/4, W/4)``.
         """
         if self.kind == "intervals":
-            refuse_outside(instants, spike.shape[1])
+            refuse_outside(instants, spike.shape[1])  # before they tell what is near
             windows = spike_pyramid(near or Intervals(spike, min(instants), max(instants)), instants)
         elif self.kind == "pyramid":
             windows = spike_pyramid(spike, instants)

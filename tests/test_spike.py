@@ -125,7 +125,7 @@ def test_spike_window_is_a_cut():
 
 @pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 0.97])
 @pytest.mark.parametrize("kind", ["bool", "uint8", "float32"])
-@pytest.mark.parametrize("total", [41, 300])  # frames whose numbers are bytes, and more
+@pytest.mark.parametrize("total", [1, 2, 41, 253, 254, 256, 300])  # frames whose numbers are bytes, and more
 def test_light_by_intervals(rate, kind, total):
     random = np.random.default_rng(1)
     spikes = (random.random((2, total, 5, 6)) < rate).astype(kind)
@@ -135,7 +135,14 @@ def test_light_by_intervals(rate, kind, total):
     found = light.means([(frame, frame + 1) for frame in range(total)])
     assert found.shape == spikes.shape and found.dtype == torch.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-7)
-    windows = [(0, total), (3, 9), (30, total + 5), (-7, 2), (-3, 0), (total, total + 1)]
+    windows = [
+        (0, total),
+        (total // 3, total - total // 4),
+        (total - 1, total + 5),
+        (-7, 2),
+        (-3, 0),
+        (total, total + 1),
+    ]
     means = [expected[:, max(a, 0) : b].mean(axis=1) if b > 0 and a < total else 0 * expected[:, 0] for a, b in windows]
     np.testing.assert_allclose(light.means(windows), np.stack(means, axis=1), rtol=1e-6, atol=1e-7)
 

@@ -48,6 +48,9 @@ def test_light_by_intervals_of_a_long_stream_is_that_of_a_part():
     for instants in ([950], [3, 950, 1999]):
         expected = torch.stack([spike_pyramid(whole, [instant])[:, 0] for instant in instants], dim=1)
         torch.testing.assert_close(sight(blur, spikes, instants), expected, rtol=0, atol=1e-6)
+    for instants in ([1500], [950, 2000]):  # far from what is kept, and outside
+        with pytest.raises(ValueError, match="only 740 to 1160 are kept|instant 2000"):
+            spike_pyramid(near, instants)
     expected = spike_pyramid(whole, [950])
     torch.testing.assert_close(sight.anywhere(blur, spikes, [950], near=near), expected, rtol=0, atol=1e-6)
 

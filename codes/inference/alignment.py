@@ -1,8 +1,9 @@
 """Do a blurry image and a spike stream show the same scene, pixel on pixel? And if not, what is wrong?
 
 The mean of the spikes over the exposure (the long TFP) looks like the grey blurry image at the size of the spikes.
-Their correlation tells; both are freed of slow changes of brightness first, which correlate in any two pictures. If
-another reading of the stream fits clearly better than the one at hand, that is what is wrong with it.
+Their correlation tells; both are freed of slow changes of brightness first, which correlate in any two pictures, and
+where they differ, of what differs from pixel to pixel: few spikes, and pixels with thresholds of their own. If another
+reading of the stream fits clearly better than the one at hand, that is what is wrong with it.
 """
 
 from dataclasses import dataclass, replace
@@ -32,9 +33,9 @@ CLEARLY = 0.1
 RIGHT = 0.3
 """Or what share of the rest it may leave unexplained."""
 
-SOFT = 1.0
-"""Standard deviation, in spike pixels, of what both are smoothed with where they differ: few spikes, and pixels with
-thresholds of their own, are no other scene; and what is scaled is smoothed by that alone."""
+SOFT, SMALLEST = 1.0, 45
+"""Standard deviation, in spike pixels, of what both are smoothed with where they differ, since scaling alone smooths;
+and the shorter side from which on enough is left then to tell one scene from another."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Alignment:
     """How a long TFP lies on its blurry image.
 
     Args:
-        correlation: as they are, -1 to 1.
+        correlation: as they are but for the smoothing, -1 to 1.
         best: of the reading that fits best.
         way: that reading, a key of :data:`WAYS`; '' is the one at hand.
         shift: (down, right) in spike pixels by which the TFP must be moved to fit.
@@ -90,18 +91,18 @@ def align(image: np.ndarray, tfp_long: np.ndarray, reach: float = 0.25, scales: 
         reach: largest shift that is looked for, as a part of each side.
         scales: also look whether the spikes show the scene from 0.6 to 1.7 times as large, the right way up.
     """
-    target, seen, ready = flattened(image), flattened(tfp_long), flattened
+    target, seen, prepared = flattened(image), flattened(tfp_long), flattened
     # Spikes are regular: the mean of 97 errs by less than one of them. Below that there is nothing to see.
     textured = target.std() > 0.004 and seen.std() > 0.004
-    if _correlation(target, seen, (0, 0)) < SAME:
-        ready = _smoothed
-        target, seen = ready(image), ready(tfp_long)
+    if min(image.shape) >= SMALLEST and _correlation(target, seen, (0, 0)) < SAME:
+        prepared = _smoothed
+        target, seen = prepared(image), prepared(tfp_long)
     as_is = _correlation(target, seen, (0, 0))
     best = Alignment(as_is, as_is, "", (0, 0), textured=bool(textured))
     for way, mend in WAYS.items():
         if "bit order" in way and image.shape[1] % 8:
             continue
-        picture = ready(mend(tfp_long))
+        picture = prepared(mend(tfp_long))
         for shift in ((0, 0), _shift(target, picture, reach)):
             value = _correlation(target, picture, shift)
             # A smooth picture correlates in any bit order: what is left unexplained tells more.
@@ -110,7 +111,7 @@ def align(image: np.ndarray, tfp_long: np.ndarray, reach: float = 0.25, scales: 
                 best = replace(best, best=value, way=way, shift=shift)
     if scales and best.best < SAME:
         for scale in SCALES:
-            picture = ready(_scaled(tfp_long, scale))
+            picture = prepared(_scaled(tfp_long, scale))
             shift = _shift(target, picture, reach)
             value = _correlation(target, picture, shift)
             if value > best.best + (CLEARLY if best.scale == 1 else 0):

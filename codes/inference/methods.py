@@ -26,7 +26,7 @@ from codes.inference.tiles import Tiled, decode_tiles
 from codes.model.registry import ALONG, joinable, students
 from codes.motion import Joined
 from codes.sdm import Enlarge, Teacher
-from codes.spike import EXPOSURE, Intervals, middle_tfi, mirrored, tfp
+from codes.spike import EXPOSURE, Intervals, middle_tfi, mirrored, refuse_outside, tfp
 from codes.student import Sight, exposure_gain
 
 Images = Callable[[Sequence[int]], torch.Tensor]
@@ -90,12 +90,12 @@ def from_student(name: str, student: nn.Module, weights=(), tile: int = 0) -> Me
     def start(blur, spike, exposure=EXPOSURE) -> Images:
         image = {} if tile else student.encode(blur)
         gain = exposure_gain(blur, spike, exposure) if sight.gain else None
-        whole = (exposure.start, exposure.stop - 1)
-        near = Intervals(spike, *whole) if sight.kind == "intervals" else None
+        first, last = exposure.start, exposure.stop - 1
+        near = Intervals(spike, first, last) if sight.kind == "intervals" else None
 
         def images(instants):
             frames = []
-            inside = near if whole[0] <= min(instants) and max(instants) <= whole[1] else None
+            inside = near if first <= min(instants) and max(instants) <= last else None
             for one in sight.anywhere(blur, spike, instants, exposure, gain, inside).unbind(1):
                 if tile:
                     frame = decode_tiles(student, blur, one, tile, network.reach, image)
@@ -153,11 +153,16 @@ def sdm_intervals(weights: Weights, device: torch.device, tile: int = 0) -> Meth
     enlarge = Enlarge("bilinear")
 
     def start(blur, spike, exposure=EXPOSURE) -> Images:
+        near = Intervals(spike, exposure.start, exposure.stop - 1)
+        long = enlarge(near.means([(exposure.start, exposure.stop)]))
+
         def images(instants):
-            light = Intervals(spike, min(*instants, exposure.start), max(*instants, exposure.stop))
-            windows = [(exposure.start, exposure.stop), *((instant - 10, instant + 11) for instant in instants)]
-            textures = [enlarge(one[:, None]) for one in light.means(windows).unbind(1)]
-            return Teacher.labels(blur, torch.cat(textures, dim=1))
+            refuse_outside(instants, spike.shape[1])
+            windows = [(instant - 10, instant + 11) for instant in instants]
+            close = near.keeps(min(windows)[0], max(windows)[1])
+            light = near if close else Intervals(spike, min(instants), max(instants))
+            short = [enlarge(one[:, None]) for one in light.means(windows).unbind(1)]
+            return Teacher.labels(blur, torch.cat([long, *short], dim=1))
 
         return images
 

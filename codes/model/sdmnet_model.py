@@ -157,12 +157,13 @@ class SDMNet(nn.Module):
             ``(B, 1, H/4, W/4)``, the image as a noise-free spike camera sees it; likewise the gate; and the LDN's
             features, ``(B, 32, H/4, W/4)``.
         """
-        rows, columns = (lambda x: x.unflatten(-2, (-1, 4))), (lambda x: x.unflatten(-1, (-1, 4)))
-        middle = columns(rows(blur)[..., 1, :] + rows(blur)[..., 2, :])  # the middle 2x2 pixels of each 4x4
-        middle = (middle[..., 1] + middle[..., 2]) / 4
+        rows = blur.unflatten(-2, (-1, 4))
+        middle = (rows[..., 1, :] + rows[..., 2, :]).unflatten(-1, (-1, 4))
+        middle = (middle[..., 1] + middle[..., 2]) / 4  # the middle 2x2 pixels of each 4x4
         seen = sum(weight * colour for weight, colour in zip(GREY, middle.split(1, dim=1), strict=True))
         chroma = blur.amax(dim=1, keepdim=True) - blur.amin(dim=1, keepdim=True)
-        chroma = columns(rows(chroma).amax(dim=-2)).amax(dim=-1)  # several times as quick as pooling
+        chroma = chroma.unflatten(-2, (-1, 4)).amax(dim=-2)  # several times as quick as pooling
+        chroma = chroma.unflatten(-1, (-1, 4)).amax(dim=-1)
         cells = F.max_pool2d(F.pad(chroma, (0, 3, 0, 3)), 4)  # 16x16 px, the last ones cut off
         nearby = F.max_pool2d(cells, 5, stride=1, padding=2)  # within 32 to 48 px
         nearby = F.interpolate(nearby, scale_factor=4.0, mode="bilinear")

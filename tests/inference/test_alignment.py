@@ -59,6 +59,12 @@ def test_pixels_that_differ_are_no_other_scale(seed):
     assert "shifted by 4 rows and -6 columns" in moved.fault and "times" not in moved.fault
 
 
+def test_other_small_scenes_are_other_scenes():
+    """Smoothed, few pixels would be alike in one way or another."""
+    faults = [align(scene(24, 32, seed), counted(scene(24, 32, seed + 100))).fault for seed in range(40)]
+    assert all("do not show the image's scene" in fault for fault in faults)
+
+
 def test_an_even_wall_tells_nothing():
     wall = np.full((45, 64), 0.5, np.float32)
     assert align(wall, counted(wall)).fault == ""

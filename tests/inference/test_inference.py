@@ -148,6 +148,8 @@ def test_methods_are_what_their_names_say(checkpoints):
     ratio = (F.interpolate(x[:, None], scale_factor=4, mode="bilinear", align_corners=False) for x in (short, long))
     expected = blur * next(ratio) / next(ratio).clamp(min=1e-9)
     torch.testing.assert_close(images["sdm_tfi"][:, 1], expected.clamp(0, 1), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="instant 140"):
+        load_method("sdm_tfi").start(blur, spike)([140])
     ldn = Deblur_Net()
     ldn.load_state_dict(torch.load(checkpoints / "DeblurNet_100.pth", weights_only=True))
     student = ldn(blur, spike[:, 58:79].float()).clamp(0, 1)

@@ -272,7 +272,9 @@ def draw(panels: list[Panel], colours: dict[str, str] | None = None, markers: bo
         for axes in grid[len(panels) :]:
             axes.remove()
         keys = [Line2D([], [], color=colours[name], linewidth=1.5, marker=shapes[name], markersize=4) for name in names]
-        figure.legend(keys, names, loc="outside upper center", ncols=min(len(names), 5), frameon=False)
+        widest = 0.5 + 0.063 * max(map(len, names))  # inches: its line, and letters of 8 points
+        ncols = max(min(len(names), 5, int(figure.get_figwidth() / widest)), 1)
+        figure.legend(keys, names, loc="outside upper center", ncols=ncols, frameon=False)
     return figure
 
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from codes.report.plots import COLOURS, draw, plot_runs, run_panels, running_mean
+from codes.report.plots import COLOURS, Line, Panel, draw, plot_runs, run_panels, running_mean
 from tests.conftest import call, refused
 
 LOSSES = [8.0, 4.0, 6.0, 2.0, 1.0]
@@ -98,6 +98,16 @@ def test_what_is_drawn(deblur, stage_one):
     assert len({line.get_linestyle() for line in psnr.lines}) == 2
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Deblur", "BSN"]
     assert [text.get_text() for text in psnr.get_legend().get_texts()] == ["Blur", "Deblur_Net"]
+
+
+@pytest.mark.parametrize("panels", [1, 3])
+def test_a_legend_of_many_methods_stays_in_the_figure(panels):
+    names = [f"Student {name}, joined along the motion" for name in ("LDN", "SDMNet", "SAN")] + ["Blur", "LDN"] * 2
+    lines = [Line(f"{name} {index}", np.arange(3), np.arange(3)) for index, name in enumerate(names)]
+    figure = draw([Panel(str(index), "one", "x", "dB", lines) for index in range(panels)])
+    figure.canvas.draw()
+    box, (width, height) = figure.legends[0].get_window_extent(), figure.canvas.get_width_height()
+    assert 0 <= box.x0 and box.x1 <= width and 0 <= box.y0 and box.y1 <= height
 
 
 @pytest.mark.slow

@@ -151,6 +151,7 @@ def trust(
     there: torch.Tensor,
     back: torch.Tensor,
     believed: torch.Tensor | None = None,
+    unlike: float = UNLIKE,
 ) -> torch.Tensor:
     """How far two images show the same thing, where a flow leads.
 
@@ -159,6 +160,7 @@ def trust(
         there: ``(1, 2, H/4, W/4)``, the flow from the first to the second.
         back: from the second to the first.
         believed: how far the first image is to be (:func:`told`), ``(1, 1, H/4, W/4)`` in [0, 1]; None: everywhere.
+        unlike: by what share of white they may differ: the weight is then 1/e.
 
     Returns:
         ``(1, 1, H/4, W/4)``, weights in [0, 1] on the grid of the first.
@@ -166,7 +168,7 @@ def trust(
     apart = F.avg_pool2d(first - warp(second, there / SCALE), 5, stride=1, padding=2, count_include_pad=False)
     apart = apart.abs().amax(dim=1, keepdim=True)
     apart = apart if believed is None else believed * apart
-    return torch.exp(-((gap(there, back) / ASTRAY) ** 2) - (apart / UNLIKE) ** 2)
+    return torch.exp(-((gap(there, back) / ASTRAY) ** 2) - (apart / unlike) ** 2)
 
 
 def between(keys: Sequence[int], times) -> torch.Tensor:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from codes.exposure import SCALE
 from codes.flow import (
+    UNLIKE,
     Joint,
     Watched,
     between,
@@ -113,6 +114,10 @@ class Joined:
         image: the sharp image there, ``(1, 3, H, W)``, not clipped.
     """
 
+    unlike, least = UNLIKE, 0.0
+    """By what share of white frames that the motion joins may differ (:func:`codes.flow.trust`), and how far the motion
+    is trusted at least."""
+
     def __init__(self, blur: torch.Tensor, frames: Frames, exposure=EXPOSURE, spike: torch.Tensor | None = None):
         if blur.device.type == "mps":  # which has no bicubic grid_sample
             blur, spike = blur.cpu(), None if spike is None else spike.cpu()
@@ -149,10 +154,8 @@ class Joined:
 
     def _judged(self, small: torch.Tensor, there: torch.Tensor, back: torch.Tensor, believed=(None, None)) -> Joint:
         """A frame at a quarter and the centre's, joined by two flows; ``believed``: as for :func:`trust`."""
-        forth, again = believed
-        return Joint(
-            there, back, trust(small, self.quarter, there, back, forth), trust(self.quarter, small, back, there, again)
-        )
+        forth = trust(small, self.quarter, there, back, believed[0], self.unlike)
+        return Joint(there, back, forth, trust(self.quarter, small, back, there, believed[1], self.unlike))
 
     def _corrected(self, instant: int, frame: torch.Tensor, joint: Joint) -> Joint:
         """The same by what the spikes say."""
@@ -176,7 +179,8 @@ class Joined:
         else:
             own = self._asked(instant)
             there, _, trusted, _ = self._corrected(instant, own, self._joint(own))
-        return torch.lerp(own, warp(self.image, there, "bicubic"), enlarged(trusted))
+        trusted = self.least + (1 - self.least) * enlarged(trusted)
+        return torch.lerp(own, warp(self.image, there, "bicubic"), trusted)
 
     def _between(self, instant: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What lies between two keys: (the student's frame as they tell it, flow to the centre, trust)."""
@@ -241,3 +245,28 @@ class Joined:
         tint, tint_image = halved(self.blur[:, ::2] - light), halved(image[:, ::2] - light_image)
         blue, red = enlarged(change(tint, tint_image, halved(believed)), 2).split(1, dim=1)
         return image + brighter + torch.cat([blue, -blue - red, red], dim=1)
+
+
+class JoinedOnce(Joined):
+    """The same in the time of so many frames of a student, or less: it is asked at the centre alone.
+
+    Rougher frames tell the motion, and are what a frame is where that cannot be trusted. So they are trusted less than
+    a student's, and what they differ by means less. There is no mean of frames along the motion.
+
+    Args:
+        blur, frames, exposure, spike: as for :class:`Joined`.
+        rough: the rougher frames, sharp where the student's are: the SDM's without a network.
+    """
+
+    unlike, least = 0.5, 0.3
+
+    def __init__(self, blur: torch.Tensor, frames: Frames, rough: Frames, exposure=EXPOSURE, spike=None):
+        self.rough = rough
+        super().__init__(blur, frames, exposure, spike)
+
+    def _asked(self, instant: int) -> torch.Tensor:
+        within = self.keys[0] <= instant <= self.keys[-1] and instant != self.centre
+        return (self.rough if within else self.frames)([instant]).to(self.blur).nan_to_num()
+
+    def _mean(self, frames: dict[int, torch.Tensor]) -> torch.Tensor:
+        return frames[self.centre]

@@ -23,8 +23,8 @@ from codes.errors import InputError
 from codes.flow import shift, warp
 from codes.image import grey
 from codes.inference.tiles import Tiled, decode_tiles
-from codes.model.registry import ALONG, joinable, students
-from codes.motion import Joined
+from codes.model.registry import ALONG, ONCE, joinable, students
+from codes.motion import SMALLEST, Joined, JoinedOnce
 from codes.sdm import Enlarge, Teacher
 from codes.spike import EXPOSURE, Intervals, middle_tfi, mirrored, refuse_outside, tfp
 from codes.student import Sight, exposure_gain
@@ -202,15 +202,19 @@ def student(key: str) -> Callable[..., Method]:
     return method
 
 
-def along_motion(name: str) -> Callable[..., Method]:
-    """A method whose frames one motion joins (:mod:`codes.motion`)."""
+def along_motion(name: str, once: bool = False) -> Callable[..., Method]:
+    """A method whose frames one motion joins (:mod:`codes.motion`); ``once``: those of one instant."""
 
     def method(weights: Weights, device: torch.device, tile: int = 0) -> Method:
         alone = methods()[name](weights, device, tile)
 
         def joined(image, stream, exposure):
-            images = alone.start(image, stream, exposure)
-            return Joined(image[0], lambda instants: images(instants)[0], exposure, stream[0])
+            images, small = alone.start(image, stream, exposure), min(image.shape[2:]) < SMALLEST
+            frames = lambda instants: images(instants)[0]  # noqa: E731
+            if not once or small:
+                return Joined(image[0], frames, exposure, stream[0])
+            rough = sdm_intervals(weights, device).start(image, stream, exposure)
+            return JoinedOnce(image[0], frames, lambda instants: rough(instants)[0], exposure, stream[0])
 
         def registered(image, stream, exposure):
             """The same where the two lie off one another: on the spikes' grid, and moved back."""
@@ -232,7 +236,8 @@ def along_motion(name: str) -> Callable[..., Method]:
 
             return images
 
-        return replace(alone, name=name + ALONG, title=f"{alone.title}, joined along the motion", start=start)
+        title = f"{alone.title}{', asked once,' if once else ','} joined along the motion"
+        return replace(alone, name=f"{name}{ONCE if once else ALONG}", title=title, start=start)
 
     return method
 
@@ -291,6 +296,7 @@ def methods() -> dict[str, Callable[..., Method]]:
         "teacher": cascade,
         **{key: student(key) for key in students()},
         **{name + ALONG: along_motion(name) for name in joinable()},
+        **{name + ONCE: along_motion(name, once=True) for name in students()},
         "spkdeblurnet": spkdeblurnet,
     }
 

@@ -22,7 +22,7 @@ from codes.flow import (
     with_slopes,
 )
 from codes.image import grey
-from codes.motion import Joined, noise_of, solved
+from codes.motion import Joined, JoinedOnce, noise_of, solved
 from codes.random import rng
 
 HEIGHT, WIDTH = 120, 160
@@ -132,6 +132,29 @@ def test_who_is_asked():
     between_keys = joined(range(20, 117, 3))
     assert len(asked) == 7 and between_keys.shape == (33, 3, HEIGHT, WIDTH)
     assert psnr(joined([12])[0], pan.truth(12)) > psnr(pan.frames([12])[0], pan.truth(12)) and asked[7:] == [12]
+
+
+def test_a_student_that_is_asked_once():
+    """Rough frames tell the motion; what the student sees at the centre is better at other instants than its own."""
+    pan, asked = Pan(12), {"student": [], "rough": []}
+
+    def frames(instants):
+        asked["student"].extend(instants)
+        return pan.frames(instants)
+
+    def rough(instants):
+        asked["rough"].extend(instants)
+        noise = np.stack([rng("tests", instant).normal(0, 0.04, (1, HEIGHT, WIDTH)) for instant in instants])
+        return pan.frames(instants) + torch.from_numpy(noise).float()
+
+    joined = JoinedOnce(pan.blur, frames, rough, pan)
+    found = dict(zip((68, 20, 60, 116), joined((68, 20, 60, 116)), strict=True))
+    assert asked == {"student": [68], "rough": [20, 36, 52, 84, 100, 116]}
+    for instant, frame in found.items():
+        truth = pan.truth(instant)
+        assert psnr(frame, truth) > max(psnr(of([instant])[0], truth) for of in (pan.frames, rough)) + 0.5
+    joined([12])
+    assert asked["student"] == [68, 12]  # beyond the exposure
 
 
 def test_what_lies_between_two_keys():

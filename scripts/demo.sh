@@ -97,7 +97,7 @@ if wanted sdmnet; then
     stage "training SDMNet, the student that deblurs here: on scenes made of the captures that the SDM deblurred"
     $python scripts/make_scenes.py --base_folder "$data" --out "$folder/scenes" --count 320 --shrink 1.6 --device "$device"
     $python scripts/train_robust.py --base_folder "$folder/scenes" --save_folder "$exp/SDMNet" --exp_name demo \
-        --device "$device" --max_steps "$sdmnet_steps" --lr 2e-3 --state_every 60
+        --device "$device" --max_steps "$sdmnet_steps" --lr 1e-3 --state_every 60
 fi
 # What was skipped and is not there from an earlier run has no rows.
 trained() { [ -f "$exp/$1/demo/ckpts/$2_last.pth" ]; }

@@ -209,12 +209,13 @@ def along_motion(name: str, once: bool = False) -> Callable[..., Method]:
         alone = methods()[name](weights, device, tile)
 
         def joined(image, stream, exposure):
-            images, small = alone.start(image, stream, exposure), min(image.shape[2:]) < SMALLEST
-            frames = lambda instants: images(instants)[0]  # noqa: E731
-            if not once or small:
-                return Joined(image[0], frames, exposure, stream[0])
-            rough = sdm_intervals(weights, device).start(image, stream, exposure)
-            return JoinedOnce(image[0], frames, lambda instants: rough(instants)[0], exposure, stream[0])
+            def of(way: Method) -> Callable:
+                images = way.start(image, stream, exposure)
+                return lambda instants: images(instants)[0]
+
+            if not once or min(image.shape[2:]) < SMALLEST:
+                return Joined(image[0], of(alone), exposure, stream[0])
+            return JoinedOnce(image[0], of(alone), of(sdm_intervals(weights, device)), exposure, stream[0])
 
         def registered(image, stream, exposure):
             """The same where the two lie off one another: on the spikes' grid, and moved back."""

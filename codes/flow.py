@@ -39,6 +39,10 @@ NOTICED, FURTHEST, CERTAIN = 0.35, 3.0, 5.0
 wrong, and how many standard errors the distance must have."""
 
 
+AT_ONCE, KEPT = 2**18, 2**25
+"""Places on a path that are computed at once, and of a path that are kept: 8 bytes each."""
+
+
 def halved(image: torch.Tensor) -> torch.Tensor:
     """``(1, C, H, W)`` at half the size, means of 2 x 2 pixels."""
     upper, lower = image[..., ::2, :], image[..., 1::2, :]
@@ -48,6 +52,14 @@ def halved(image: torch.Tensor) -> torch.Tensor:
 def quartered(image: torch.Tensor) -> torch.Tensor:
     """``(1, C, H, W)`` at a quarter of its sides, the spikes' size: means of 4 x 4 pixels."""
     return halved(halved(image))
+
+
+def nearby(image: torch.Tensor, side: int) -> torch.Tensor:
+    """Means of ``side`` x ``side`` pixels around each of ``(1, C, h, w)``; beyond the border, the border's pixels."""
+    height, width = image.shape[-2:]
+    padded = F.pad(image, (side // 2,) * 4, mode="replicate")  # sums of slices are several times as quick as avg_pool2d
+    rows = sum(padded[..., i : i + height, :] for i in range(side))
+    return sum(rows[..., i : i + width] for i in range(side)) / side**2
 
 
 def enlarged(image: torch.Tensor, times: int = SCALE) -> torch.Tensor:
@@ -70,9 +82,9 @@ def flow(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(0)  # not at half of these images
     search.setPatchStride(4)
-    search.setGradientDescentIterations(16)
+    search.setGradientDescentIterations(12)
     search.setVariationalRefinementAlpha(SMOOTHNESS)
-    search.setVariationalRefinementIterations(10)
+    search.setVariationalRefinementIterations(4)
     return SCALE * torch.from_numpy(np.nan_to_num(search.calc(*bytes_, None))).permute(2, 0, 1)[None].to(first)
 
 
@@ -88,51 +100,97 @@ def warp(image: torch.Tensor, moved: torch.Tensor, mode: str = "bilinear") -> to
     Returns:
         ``(1, C, H, W)``; beyond the border, the border's pixels.
     """
-    return mean_along(image, [moved], mode)
-
-
-def mean_along(image: torch.Tensor, path: Iterable[torch.Tensor], mode: str = "bilinear") -> torch.Tensor:
-    """The mean of :func:`warp` over a path's positions, each as ``moved`` there; several may come as one tensor."""
-    if image.device.type == "cpu":
-        return _mean_along_on_cpu(image, path, mode)
     height, width = image.shape[-2:]
-    x, y = ((2 * torch.arange(side, device=image.device) + 1) / side - 1 for side in (width, height))
-    total, positions = torch.zeros_like(image), 0
-    for moved in path:
-        grid = F.interpolate(moved * moved.new_tensor([2 / width, 2 / height])[:, None, None], (height, width))
-        grid[:, 0] += x
-        grid[:, 1] += y[:, None]
-        images = image.expand(len(moved), -1, -1, -1)
-        seen = F.grid_sample(images, grid.permute(0, 2, 3, 1), mode, "border", align_corners=False)
-        total += seen.sum(dim=0, keepdim=True)
-        positions += len(moved)
-    return total / positions
+    if image.device.type == "cpu":  # OpenCV is several times as quick
+        at = cv2.resize(moved[0].permute(1, 2, 0).numpy(), (width, height), interpolation=cv2.INTER_NEAREST)
+        at[..., 0] += np.arange(width, dtype=np.float32)
+        at[..., 1] += np.arange(height, dtype=np.float32)[:, None]
+        how = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[mode]
+        seen = torch.empty_like(image, memory_format=torch.contiguous_format)
+        for plane, result in zip(image[0].numpy(), seen[0].numpy(), strict=True):
+            cv2.remap(plane, at, None, how, result, cv2.BORDER_REPLICATE)
+        return seen
+    moved = F.interpolate(moved, (height, width))
+    x, y = (torch.arange(side, device=image.device) for side in (width, height))
+    grid = torch.stack([(2 * (moved[:, 0] + x) + 1) / width, (2 * (moved[:, 1] + y[:, None]) + 1) / height], dim=-1)
+    return F.grid_sample(image, grid - 1, mode, "border", align_corners=False)
 
 
-def _mean_along_on_cpu(image: torch.Tensor, path: Iterable[torch.Tensor], mode: str) -> torch.Tensor:
-    """The same by OpenCV, on the coarser grid: pixels that share a motion are parts of as many coarse images."""
-    how, sums, positions = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[mode], None, 0
-    for moved in path:
-        if sums is None:
-            rows, columns = moved.shape[-2:]
-            scale = image.shape[-2] // rows
-            # Each part begins at another pixel; the first ones are repeated, that all parts see the same border.
-            planes = F.pad(image, (scale - 1, 0, scale - 1, 0), mode="replicate")[0].numpy()
-            here = scale * np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).astype(np.float32) + scale - 1
-            parts = list(np.ndindex(len(planes), scale, scale))
-            sums = np.zeros((len(planes), scale, scale, rows, columns), np.float32)
-            seen = np.empty((rows, columns), np.float32)
-        for places in moved.permute(0, 2, 3, 1).numpy():
-            at = here + places
-            for c, i, j in parts:
-                sums[c, i, j] += cv2.remap(planes[c, i:, j:], at, None, how, seen, cv2.BORDER_REPLICATE)
-        positions += len(moved)
-    return torch.from_numpy(sums.transpose(0, 3, 1, 4, 2).reshape(image.shape)) / positions
+class Path:
+    """Means of images along each pixel's path, as of :func:`warp` at N positions; prepared once for one size.
+
+    On a CPU the pixels that share a path are moved together. An image becomes a table of all its blocks of as many
+    pixels, wherever they begin, and a mean is a weighted sum of its rows: contiguous reads, several times as quick as
+    looking up pixels.
+
+    Args:
+        flows: at the keys, ``(keys, 2, h, w)``, (right, down) in pixels of the images.
+        weights: of the keys at each position, ``(N, keys)`` (:func:`between`).
+        scale: pixels of the images per pixel of the flows, each way.
+    """
+
+    def __init__(self, flows: torch.Tensor, weights: torch.Tensor, scale: int):
+        self.flows, self.weights, self.scale = flows, weights.to(flows), scale
+        self.rows, self.columns = flows.shape[-2:]
+        places = 4 * len(weights) * self.rows
+        self.strips = range(0, self.columns, max(1, AT_ONCE // places))
+        self.kept = []
+        if flows.device.type == "cpu" and places * self.columns <= KEPT:
+            self.kept = [tuple(map(torch.cat, zip(*map(self.places, self.strips), strict=True)))]
+
+    def places(self, start: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of a strip of the flows' columns: rows of the table (:meth:`blocks`), and their weights.
+
+        Returns:
+            int32 and float32 ``(pixels, 4 N)``, the pixels column by column.
+        """
+        strip, scale = torch.arange(start, min(start + self.strips.step, self.columns)), self.scale
+        flows = self.flows[..., strip].permute(1, 3, 2, 0).flatten(1, 2)  # (2, pixels, keys)
+        begins = torch.meshgrid(strip, torch.arange(self.rows), indexing="ij")
+        found = []
+        for flow, begin, side in zip(flows, begins, (self.columns, self.rows), strict=True):
+            with torch.autocast("cpu", enabled=False):  # bfloat16 would be half a pixel off
+                at = torch.addmm(scale * begin.reshape(-1, 1).float(), flow, self.weights.T)
+            at = at.clamp_(-scale, scale * side)  # beyond, there are the border's pixels alone
+            whole = at.floor()
+            found.append((whole.add_(scale).int(), at.sub_(whole).add_(scale)))
+        (column, x), (row, y) = found
+        high = scale * self.rows + scale + 2
+        first = column * high + row
+        left, right = (1 - x) / len(self.weights), x / len(self.weights)
+        places = torch.stack([first, first + 1, first + high, first + high + 1], dim=1)
+        shares = torch.stack([left * (1 - y), left * y, right * (1 - y), right * y], dim=1)
+        return places.flatten(1), shares.flatten(1)
+
+    def blocks(self, image: torch.Tensor) -> torch.Tensor:
+        """The table of an image: one row for each block, column by column, from one block before the border on."""
+        scale, planes = self.scale, image.shape[1]
+        padded = F.pad(image, (scale, scale + 1) * 2, mode="replicate")[0].permute(2, 1, 0).contiguous()
+        wide, high = (side - scale + 1 for side in padded.shape[:2])
+        strips = padded.unfold(0, scale, 1).flatten(2).contiguous()  # so wide as a block: below each other lie its rows
+        size = (wide, high, scale * planes * scale)
+        return strips.as_strided(size, (strips.stride(0), strips.stride(1), 1)).reshape(-1, size[2])
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """``(1, C, scale h, scale w)`` to the same."""
+        if image.device.type != "cpu":
+            moved = (interpolated(self.flows, weights[None]) for weights in self.weights)
+            return sum(warp(image, flow) for flow in moved) / len(self.weights)
+        blocks, scale = self.blocks(image), self.scale
+        parts = self.kept or map(self.places, self.strips)
+        means = [F.embedding_bag(places, blocks, mode="sum", per_sample_weights=shares) for places, shares in parts]
+        pixels = torch.cat(means) if len(means) > 1 else means[0]
+        pixels = pixels.view(self.columns, self.rows, scale, -1, scale).permute(3, 1, 2, 0, 4)
+        return pixels.reshape(image.shape)
 
 
 class Joint(NamedTuple):
-    """How a frame and the centre's belong together: flow to the centre and back, and how far each is to be trusted."""
+    """How a frame and the centre's belong together: flow to the centre and back, and how far each is to be trusted.
 
+    ``small``: the frame, :func:`quartered`.
+    """
+
+    small: torch.Tensor
     there: torch.Tensor
     back: torch.Tensor
     trust: torch.Tensor
@@ -151,7 +209,6 @@ def trust(
     there: torch.Tensor,
     back: torch.Tensor,
     believed: torch.Tensor | None = None,
-    unlike: float = UNLIKE,
 ) -> torch.Tensor:
     """How far two images show the same thing, where a flow leads.
 
@@ -160,15 +217,13 @@ def trust(
         there: ``(1, 2, H/4, W/4)``, the flow from the first to the second.
         back: from the second to the first.
         believed: how far the first image is to be (:func:`told`), ``(1, 1, H/4, W/4)`` in [0, 1]; None: everywhere.
-        unlike: by what share of white they may differ: the weight is then 1/e.
 
     Returns:
         ``(1, 1, H/4, W/4)``, weights in [0, 1] on the grid of the first.
     """
-    apart = F.avg_pool2d(first - warp(second, there / SCALE), 5, stride=1, padding=2, count_include_pad=False)
-    apart = apart.abs().amax(dim=1, keepdim=True)
+    apart = nearby(first - warp(second, there / SCALE), 5).abs().amax(dim=1, keepdim=True)
     apart = apart if believed is None else believed * apart
-    return torch.exp(-((gap(there, back) / ASTRAY) ** 2) - (apart / unlike) ** 2)
+    return torch.exp(-((gap(there, back) / ASTRAY) ** 2) - (apart / UNLIKE) ** 2)
 
 
 def between(keys: Sequence[int], times) -> torch.Tensor:
@@ -308,7 +363,7 @@ def told(planes: torch.Tensor, brightest: float, there: torch.Tensor | None = No
     """
     image = seen_by_spikes(planes[:, :1], there)
     known = (image < CLIPPED * brightest).to(image)
-    return F.avg_pool2d(known, 3, stride=1, padding=1, count_include_pad=False)
+    return nearby(known, 3)
 
 
 def filled(there: torch.Tensor, known: torch.Tensor) -> torch.Tensor:

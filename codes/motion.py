@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 from codes.exposure import SCALE
 from codes.flow import (
-    UNLIKE,
     Joint,
+    Path,
     Watched,
     between,
     correction,
@@ -34,7 +34,6 @@ from codes.flow import (
     flow,
     halved,
     interpolated,
-    mean_along,
     quartered,
     told,
     trust,
@@ -46,19 +45,18 @@ from codes.spike import EXPOSURE, evenly
 
 KEYS = 7
 """Instants between which the motion is measured."""
-STEPS = 4
-"""Conjugate gradient steps."""
+COARSE, FINE = 5, 2
+"""Conjugate gradient steps at half the size and at full size."""
 PRIOR, DOUBT = 0.01, 8 / 255
 """Weight of the student's image, where the photograph weighs 1, is (noise / DOUBT)² but at least PRIOR."""
 SPACING, FEWEST, MOST = 4.0, 9, 49
 """Image pixels between two positions on the path of the fastest pixels, and how many positions there are."""
-AT_ONCE = 4
-"""Positions that are computed together."""
 SATURATED = 0.995
 """Photographs are not believed above: their light is cut off there."""
 SMALLEST = 64
 """Shortest side in image pixels at which optical flow is looked for."""
 
+Linear = Callable[[torch.Tensor], torch.Tensor]
 Frames = Callable[[Sequence[int]], torch.Tensor]
 """From M instants to ``(M, 3, H, W)``."""
 
@@ -80,20 +78,26 @@ def noise_of(image: torch.Tensor) -> float:
     return max(finest(image), finest(F.avg_pool2d(image, 2)))
 
 
-def solved(right: torch.Tensor, times: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """``x`` of ``times(x) = right`` by conjugate gradients, where ``times`` is symmetric and positive."""
-    found, rest = torch.zeros_like(right), right
-    step, size = rest, rest.square().sum()
-    for _ in range(STEPS):
-        seen = times(step)
-        curvature = (step * seen).sum()
-        if not (size > 0 and curvature > 0):  # done; or not as symmetric as it should be
+def solved(seen: torch.Tensor, weight: torch.Tensor, smear: Linear, gather: Linear, prior: float, steps: int):
+    """``x`` for which ``weight |seen - smear(x)|^2 + prior |x|^2`` is least, by conjugate gradients (CGLS).
+
+    ``gather`` is the adjoint of ``smear``; both are linear.
+    """
+    rest, found = seen, torch.zeros_like(seen)
+    step = gather(weight * rest)
+    size = step.square().sum()
+    for left in reversed(range(steps)):
+        smeared = smear(step)
+        curvature = (weight * smeared.square()).sum() + prior * step.square().sum()
+        if not (size > 0 and curvature > 0):  # done
             break
         rate = size / curvature
         found = found + rate * step
-        rest = rest - rate * seen
-        before, size = size, rest.square().sum()
-        step = rest + size / before * step
+        if left:
+            rest = rest - rate * smeared
+            slope = gather(weight * rest) - prior * found
+            before, size = size, slope.square().sum()
+            step = slope + size / before * step
     return found
 
 
@@ -114,10 +118,6 @@ class Joined:
         image: the sharp image there, ``(1, 3, H, W)``, not clipped.
     """
 
-    unlike, least = UNLIKE, 0.0
-    """By what share of white frames that the motion joins may differ (:func:`codes.flow.trust`), and how far the motion
-    is trusted at least."""
-
     def __init__(self, blur: torch.Tensor, frames: Frames, exposure=EXPOSURE, spike: torch.Tensor | None = None):
         if blur.device.type == "mps":  # which has no bicubic grid_sample
             blur, spike = blur.cpu(), None if spike is None else spike.cpu()
@@ -130,13 +130,17 @@ class Joined:
         self.joints = {key: self._joint(frame) for key, frame in self.seen.items()}
         self.watched = None if spike is None or self.small else Watched.of(self.blur, spike[None], exposure)
         if self.watched:
-            self.slopes = with_slopes(self._mean({key: grey(frame) for key, frame in self.seen.items()}))
-            self.joints = {key: self._corrected(key, self.seen[key], joint) for key, joint in self.joints.items()}
+            self.slopes = with_slopes(self._mean({key: grey(frame) for key, frame in self.seen.items()}, "bilinear"))
+            self.known = told(self.slopes, self.watched.brightest)
+            self.joints = {key: self._corrected(key, joint) for key, joint in self.joints.items()}
         self.image = self._deconvolved(self._mean(self.seen))
 
     def __call__(self, instants: Sequence[int]) -> torch.Tensor:
         """``(M, 3, H, W)``, clipped to [0, 1]."""
-        return torch.cat([self._frame(instant) for instant in instants]).clamp_(0, 1)
+        result = self.image.new_empty(len(instants), *self.image.shape[1:])
+        for instant, frame in zip(instants, result.split(1), strict=True):
+            torch.clamp(self._frame(instant), 0, 1, out=frame)
+        return result
 
     def _asked(self, instant: int) -> torch.Tensor:
         """The student's frame, ``(1, 3, H, W)``."""
@@ -144,20 +148,19 @@ class Joined:
 
     def _joint(self, frame: torch.Tensor) -> Joint:
         """How a frame ``(1, 3, H, W)`` and the centre's belong together."""
-        still = torch.zeros_like(self.quarter[:, :2])
+        small, still = quartered(frame), torch.zeros_like(self.quarter[:, :2])
         if frame is self.seen[self.centre]:
-            return Joint(still, still, still[:, :1] + 1, still[:, :1] + 1)
+            return Joint(small, still, still, still[:, :1] + 1, still[:, :1] + 1)
         if self.small:
-            return Joint(still, still, still[:, :1], still[:, :1])
-        small = quartered(frame)
+            return Joint(small, still, still, still[:, :1], still[:, :1])
         return self._judged(small, flow(small, self.quarter), flow(self.quarter, small))
 
     def _judged(self, small: torch.Tensor, there: torch.Tensor, back: torch.Tensor, believed=(None, None)) -> Joint:
         """A frame at a quarter and the centre's, joined by two flows; ``believed``: as for :func:`trust`."""
-        forth = trust(small, self.quarter, there, back, believed[0], self.unlike)
-        return Joint(there, back, forth, trust(self.quarter, small, back, there, believed[1], self.unlike))
+        forth = trust(small, self.quarter, there, back, believed[0])
+        return Joint(small, there, back, forth, trust(self.quarter, small, back, there, believed[1]))
 
-    def _corrected(self, instant: int, frame: torch.Tensor, joint: Joint) -> Joint:
+    def _corrected(self, instant: int, joint: Joint) -> Joint:
         """The same by what the spikes say."""
         light = self.watched.at(instant) if self.watched and instant != self.centre else None
         if light is None:
@@ -165,8 +168,8 @@ class Joined:
         planes, brightest = self.slopes, self.watched.brightest
         change = correction(planes, joint.there, light, brightest)
         there, back = joint.there + change, joint.back - warp(change, joint.back / SCALE)
-        seen = told(planes, brightest, there), told(planes, brightest)
-        return self._judged(quartered(frame), filled(there, seen[0]), filled(back, seen[1]), seen)
+        seen = told(planes, brightest, there), self.known
+        return self._judged(joint.small, filled(there, seen[0]), filled(back, seen[1]), seen)
 
     def _frame(self, instant: int) -> torch.Tensor:
         if instant == self.centre:
@@ -178,9 +181,8 @@ class Joined:
             own, there, trusted = self._between(instant)
         else:
             own = self._asked(instant)
-            there, _, trusted, _ = self._corrected(instant, own, self._joint(own))
-        trusted = self.least + (1 - self.least) * enlarged(trusted)
-        return torch.lerp(own, warp(self.image, there, "bicubic"), trusted)
+            _, there, _, trusted, _ = self._corrected(instant, self._joint(own))
+        return torch.lerp(own, warp(self.image, there, "bicubic"), enlarged(trusted))
 
     def _between(self, instant: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What lies between two keys: (the student's frame as they tell it, flow to the centre, trust)."""
@@ -199,74 +201,40 @@ class Joined:
         """``(1, 1, h, w)``: the least trust of all keys, since one bad flow spoils what is computed from all."""
         return torch.stack([joint.trust for joint in self.joints.values()]).amin(dim=0)
 
-    def _mean(self, frames: dict[int, torch.Tensor]) -> torch.Tensor:
+    def _mean(self, frames: dict[int, torch.Tensor], mode: str = "bicubic") -> torch.Tensor:
         """Frames at the keys, brought to the centre: less noise, and edges at several phases."""
-        total, weight = torch.zeros_like(frames[self.centre]), torch.zeros_like(self.blur[:, :1])
+        total, weight = frames[self.centre].clone(), torch.ones_like(self.blur[:, :1])
         for key, joint in self.joints.items():
-            share = enlarged(joint.trust_back)
-            total = total + share * warp(frames[key], joint.back, "bicubic")
-            weight = weight + share
+            if key != self.centre:
+                share = enlarged(joint.trust_back)
+                total.addcmul_(share, warp(frames[key], joint.back, mode))
+                weight += share
         return total / weight
 
     def _deconvolved(self, image: torch.Tensor) -> torch.Tensor:
-        """The sharp image at the centre: the mean of its colours, and at half the size how they differ from it."""
+        """The sharp image at the centre: at half its size, then what the mean of its colours lacks at full size."""
         to_centre, from_centre = (
-            torch.cat(flows).contiguous(memory_format=torch.channels_last)  # as positions are computed
+            torch.cat(flows)
             for flows in zip(*((joint.there, joint.back) for joint in self.joints.values()), strict=True)
         )
         travelled = torch.hypot(*to_centre.diff(dim=0).unbind(dim=1)).sum(dim=0).flatten()
         fast = travelled[:: max(travelled.numel() // 100_000, 1)].quantile(0.95).item()
         first, last = self.keys[0], self.keys[-1]
-
-        def along(x, flows):
-            share = x.shape[-1] / self.blur.shape[-1]
-            positions = min(max(int(share * fast / SPACING) + 2, FEWEST), MOST)
-            middles = (np.arange(positions) + 0.5) / positions  # of as many parts of the exposure
-            times = first - 0.5 + middles * (last - first + 1)
-            parts = between(self.keys, times.clip(first, last)).split(AT_ONCE)
-            return mean_along(x, (interpolated(flows, share * part) for part in parts))
-
         # The least trust nearby, else what is wrong at an edge rings around it.
         trusted = -F.max_pool2d(-self._trusted(), 5, stride=1, padding=2)
         believed = enlarged(trusted) * (self.blur.amax(dim=1, keepdim=True) < SATURATED)
         prior = max((noise_of(self.blur) / DOUBT) ** 2, PRIOR)
 
-        def change(blur, image, believed):
-            def smear(x):
-                return along(x, to_centre)
+        def change(blur, image, believed, steps):
+            share = blur.shape[-1] / self.blur.shape[-1]
+            positions = min(max(int(share * fast / SPACING) + 2, FEWEST), MOST)
+            middles = (np.arange(positions) + 0.5) / positions  # of as many parts of the exposure
+            times = first - 0.5 + middles * (last - first + 1)
+            weights = share * between(self.keys, times.clip(first, last))
+            # The second is the adjoint, as far as flow and flow back agree and the motion does not stretch.
+            smear, gather = (Path(flows, weights, int(share * SCALE)) for flows in (to_centre, from_centre))
+            return solved(blur - smear(image), believed, smear, gather, prior, steps)
 
-            def gather(x):  # the adjoint of smear, as far as flow and flow back agree and the motion does not stretch
-                return along(believed * x, from_centre)
-
-            return solved(gather(blur - smear(image)), lambda x: gather(smear(x)) + prior * x)
-
+        image = image + enlarged(change(*map(halved, (self.blur, image, believed)), COARSE), 2)
         light, light_image = (x.mean(dim=1, keepdim=True) for x in (self.blur, image))
-        brighter = change(light, light_image, believed)
-        tint, tint_image = halved(self.blur[:, ::2] - light), halved(image[:, ::2] - light_image)
-        blue, red = enlarged(change(tint, tint_image, halved(believed)), 2).split(1, dim=1)
-        return image + brighter + torch.cat([blue, -blue - red, red], dim=1)
-
-
-class JoinedOnce(Joined):
-    """The same in the time of so many frames of a student, or less: it is asked at the centre alone.
-
-    Rougher frames tell the motion, and are what a frame is where that cannot be trusted. So they are trusted less than
-    a student's, and what they differ by means less. There is no mean of frames along the motion.
-
-    Args:
-        blur, frames, exposure, spike: as for :class:`Joined`.
-        rough: the rougher frames, sharp where the student's are: the SDM's without a network.
-    """
-
-    unlike, least = 0.5, 0.3
-
-    def __init__(self, blur: torch.Tensor, frames: Frames, rough: Frames, exposure=EXPOSURE, spike=None):
-        self.rough = rough
-        super().__init__(blur, frames, exposure, spike)
-
-    def _asked(self, instant: int) -> torch.Tensor:
-        within = self.keys[0] <= instant <= self.keys[-1] and instant != self.centre
-        return (self.rough if within else self.frames)([instant]).to(self.blur).nan_to_num()
-
-    def _mean(self, frames: dict[int, torch.Tensor]) -> torch.Tensor:
-        return frames[self.centre]
+        return image + change(light, light_image, believed, FINE)

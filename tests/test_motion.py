@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from codes.flow import (
+    Path,
     Watched,
     between,
     correction,
     filled,
     flow,
     gap,
-    mean_along,
     quartered,
     seen_by_spikes,
     shift,
@@ -22,7 +22,7 @@ from codes.flow import (
     with_slopes,
 )
 from codes.image import grey
-from codes.motion import Joined, JoinedOnce, noise_of, solved
+from codes.motion import Joined, noise_of, solved
 from codes.random import rng
 
 HEIGHT, WIDTH = 120, 160
@@ -134,29 +134,6 @@ def test_who_is_asked():
     assert psnr(joined([12])[0], pan.truth(12)) > psnr(pan.frames([12])[0], pan.truth(12)) and asked[7:] == [12]
 
 
-def test_a_student_that_is_asked_once():
-    """Rough frames tell the motion; what the student sees at the centre is better at other instants than its own."""
-    pan, asked = Pan(12), {"student": [], "rough": []}
-
-    def frames(instants):
-        asked["student"].extend(instants)
-        return pan.frames(instants)
-
-    def rough(instants):
-        asked["rough"].extend(instants)
-        noise = np.stack([rng("tests", instant).normal(0, 0.04, (1, HEIGHT, WIDTH)) for instant in instants])
-        return pan.frames(instants) + torch.from_numpy(noise).float()
-
-    joined = JoinedOnce(pan.blur, frames, rough, pan)
-    found = dict(zip((68, 20, 60, 116), joined((68, 20, 60, 116)), strict=True))
-    assert asked == {"student": [68], "rough": [20, 36, 52, 84, 100, 116]}
-    for instant, frame in found.items():
-        truth = pan.truth(instant)
-        assert psnr(frame, truth) > max(psnr(of([instant])[0], truth) for of in (pan.frames, rough)) + 0.5
-    joined([12])
-    assert asked["student"] == [68, 12]  # beyond the exposure
-
-
 def test_what_lies_between_two_keys():
     """The two frames, each moved on by its share of the way."""
     pan = Pan(12)
@@ -258,26 +235,60 @@ def test_warp_by_whole_pixels():
         torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("scale", [1, 2])
-def test_mean_along_a_path(scale):
+@pytest.fixture
+def strip_by_strip(monkeypatch):
+    """Paths that are computed in strips, and anew for each image."""
+    monkeypatch.setattr("codes.flow.AT_ONCE", 2000)
+    monkeypatch.setattr("codes.flow.KEPT", 0)
+
+
+@pytest.mark.parametrize("way", ["kept", "strip_by_strip"])
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_mean_along_a_path(scale, way, request):
     """By whole pixels, that each pixel of the coarser grid has of its own, the border repeated."""
+    if way == "strip_by_strip":
+        request.getfixturevalue(way)
     image, random = picture(4), rng("tests", 5)
-    moved = random.integers(-9, 10, (3, HEIGHT // scale, WIDTH // scale, 2))
+    moved = random.integers(-99, 100, (3, HEIGHT // scale, WIDTH // scale, 2)) // 4 * 2
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     expected = np.zeros_like(image)
     for right, down in (one.repeat(scale, 0).repeat(scale, 1).transpose(2, 0, 1) for one in moved):
         expected += image[(y + down).clip(0, HEIGHT - 1), (x + right).clip(0, WIDTH - 1)] / 3
-    flows = torch.from_numpy(moved).float().permute(0, 3, 1, 2)
-    for path in ([flows], flows.split(2)):  # no matter how many at once
-        torch.testing.assert_close(mean_along(tensor(image)[None], path)[0], tensor(expected), rtol=0, atol=1e-4)
+    path = Path(torch.from_numpy(moved).float().permute(0, 3, 1, 2), torch.eye(3), scale)
+    assert len(path.kept) == (way == "kept")
+    for planes in (slice(3), slice(1)):
+        found = path(tensor(image)[None, planes])
+        torch.testing.assert_close(found[0], tensor(expected)[planes], rtol=0, atol=1e-4)
+
+
+def test_mean_along_a_path_between_pixels():
+    """At positions between the keys, against PyTorch's own sampling; also where half precision is asked for."""
+    image, random = tensor(picture(4))[None], rng("tests", 6)
+    flows = torch.from_numpy(random.normal(0, 9, (3, 2, HEIGHT // 4, WIDTH // 4))).float()
+    weights = between((0, 4, 8), [1.0, 3.5, 6.0, 8.0])
+    sizes, expected = torch.tensor([WIDTH, HEIGHT]), torch.zeros_like(image)
+    grid = torch.stack(torch.meshgrid(torch.arange(WIDTH), torch.arange(HEIGHT), indexing="xy"), dim=-1)
+    for one in weights:
+        moved = sum(w * flow for w, flow in zip(one, flows, strict=True)).permute(1, 2, 0)
+        places = grid + moved.repeat_interleave(4, 0).repeat_interleave(4, 1)
+        places = (2 * places + 1) / sizes - 1
+        expected += torch.nn.functional.grid_sample(image, places[None], "bilinear", "border", align_corners=False) / 4
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(Path(flows, weights, 4)(image), expected, rtol=0, atol=1e-4)
 
 
 def test_conjugate_gradients():
-    """As many steps as there are eigenvalues find the solution."""
-    factors = torch.tensor([1.0, 2.0, 4.0, 8.0]).repeat(6).view(1, 1, 4, 6)
-    right = torch.from_numpy(rng("tests", 6).normal(size=(1, 1, 4, 6)))
-    torch.testing.assert_close(solved(right, lambda x: factors * x), right / factors, rtol=0, atol=1e-6)
-    assert not solved(0 * right, lambda x: factors * x).any()
+    """As many steps as there are eigenvalues find what the normal equations say, weights and prior included."""
+    random = rng("tests", 6)
+    matrix, seen = random.normal(size=(6, 6)), torch.from_numpy(random.normal(size=6))
+    weight, prior = random.random(6), 0.1
+    expected = np.linalg.solve(
+        matrix.T @ (weight[:, None] * matrix) + prior * np.eye(6), matrix.T @ (weight * seen.numpy())
+    )
+    smear, weight = torch.from_numpy(matrix), torch.from_numpy(weight)
+    found = solved(seen, weight, lambda x: smear @ x, lambda x: smear.T @ x, prior, 6)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert not solved(0 * seen, weight, lambda x: smear @ x, lambda x: smear.T @ x, prior, 6).any()
 
 
 def test_warp_between_pixels_is_opencv_s():

@@ -23,8 +23,8 @@ from codes.errors import InputError
 from codes.flow import shift, warp
 from codes.image import grey
 from codes.inference.tiles import Tiled, decode_tiles
-from codes.model.registry import ALONG, ONCE, joinable, students
-from codes.motion import SMALLEST, Joined, JoinedOnce
+from codes.model.registry import ALONG, joinable, students
+from codes.motion import Joined
 from codes.sdm import Enlarge, Teacher
 from codes.spike import EXPOSURE, Intervals, middle_tfi, mirrored, refuse_outside, tfp
 from codes.student import Sight, exposure_gain
@@ -202,20 +202,15 @@ def student(key: str) -> Callable[..., Method]:
     return method
 
 
-def along_motion(name: str, once: bool = False) -> Callable[..., Method]:
-    """A method whose frames one motion joins (:mod:`codes.motion`); ``once``: those of one instant."""
+def along_motion(name: str) -> Callable[..., Method]:
+    """A method whose frames one motion joins (:mod:`codes.motion`)."""
 
     def method(weights: Weights, device: torch.device, tile: int = 0) -> Method:
         alone = methods()[name](weights, device, tile)
 
         def joined(image, stream, exposure):
-            def of(way: Method) -> Callable:
-                images = way.start(image, stream, exposure)
-                return lambda instants: images(instants)[0]
-
-            if not once or min(image.shape[2:]) < SMALLEST:
-                return Joined(image[0], of(alone), exposure, stream[0])
-            return JoinedOnce(image[0], of(alone), of(sdm_intervals(weights, device)), exposure, stream[0])
+            images = alone.start(image, stream, exposure)
+            return Joined(image[0], lambda instants: images(instants)[0], exposure, stream[0])
 
         def registered(image, stream, exposure):
             """The same where the two lie off one another: on the spikes' grid, and moved back."""
@@ -224,7 +219,11 @@ def along_motion(name: str, once: bool = False) -> Callable[..., Method]:
             away = away.expand(-1, -1, *image.shape[2:])
             moved = warp(image.to(away.device), away, "bicubic").clamp(0, 1)
             frames = joined(moved.to(image.device), stream, exposure)
-            return lambda instants: torch.cat([warp(frame[None], -away, "bicubic") for frame in frames(instants)])
+
+            def back(instants):
+                return torch.cat([warp(frame[None], -away, "bicubic") for frame in frames(instants)]).clamp_(0, 1)
+
+            return back
 
         def start(blur, spike, exposure=EXPOSURE) -> Images:
             frames: list[Callable] = []
@@ -233,12 +232,12 @@ def along_motion(name: str, once: bool = False) -> Callable[..., Method]:
                 if not frames:
                     pairs = zip(blur.split(1), spike.split(1), strict=True)
                     frames[:] = [registered(*pair, exposure) for pair in pairs]
-                return torch.stack([one(instants) for one in frames]).clamp_(0, 1).to(blur.device)
+                images = [one(instants)[None] for one in frames]
+                return (torch.cat(images) if len(images) > 1 else images[0]).to(blur.device)
 
             return images
 
-        title = f"{alone.title}{', asked once,' if once else ','} joined along the motion"
-        return replace(alone, name=f"{name}{ONCE if once else ALONG}", title=title, start=start)
+        return replace(alone, name=name + ALONG, title=f"{alone.title}, joined along the motion", start=start)
 
     return method
 
@@ -297,7 +296,6 @@ def methods() -> dict[str, Callable[..., Method]]:
         "teacher": cascade,
         **{key: student(key) for key in students()},
         **{name + ALONG: along_motion(name) for name in joinable()},
-        **{name + ONCE: along_motion(name, once=True) for name in students()},
         "spkdeblurnet": spkdeblurnet,
     }
 

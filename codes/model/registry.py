@@ -142,9 +142,6 @@ STUDENT = "sdmnet"
 ALONG = "_motion"
 """What the name of a method ends with where its frames are joined along the motion (:mod:`codes.motion`)."""
 
-ONCE = "_once" + ALONG
-"""The same where the student is asked once."""
-
 
 def students() -> list[str]:
     """The keys of the students."""
@@ -185,14 +182,10 @@ def network_of(key: str, role: str = "") -> Network:
     return NETWORKS[key]
 
 
-def _joined() -> list[str]:
-    return [name + ALONG for name in joinable()] + [name + ONCE for name in students()]
-
-
 def method_names() -> list[str]:
     """The methods of :mod:`codes.inference.methods`, in the order of the tables."""
     spikes, sdms = ["tfp", "tfi", "stir"], ["sdm", "sdm21", "sdm_tfi", "sdm_bsn", "sdm_stir"]
-    return ["blur", *spikes, *sdms, "teacher", *students(), *_joined(), "spkdeblurnet"]
+    return ["blur", *spikes, *sdms, "teacher", *students(), *(name + ALONG for name in joinable()), "spkdeblurnet"]
 
 
 def weight_options() -> dict[str, str]:

@@ -20,7 +20,7 @@ from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
 from codes.model.registry import NETWORKS
 from codes.model.sdmnet_model import SDMNet
-from codes.motion import Joined, JoinedOnce
+from codes.motion import Joined
 from codes.spike import EXPOSURE, evenly, mirrored, tfi, tfp_long, write_dat
 from scripts.deblur import DeblurConfig
 from tests.conftest import by_intervals, call, filled, refused, rnd
@@ -154,21 +154,6 @@ def test_methods_are_what_their_names_say(checkpoints):
     ldn.load_state_dict(torch.load(checkpoints / "DeblurNet_100.pth", weights_only=True))
     student = ldn(blur, spike[:, 58:79].float()).clamp(0, 1)
     torch.testing.assert_close(images["ldn"][:, 1], student, rtol=0, atol=1e-6)
-
-
-@torch.inference_mode()
-def test_a_student_asked_once_is_joined_with_the_sdm(checkpoints):
-    blur, spike = rnd(1, 3, 64, 96), (rnd(1, 137, 16, 24) > 0.6).to(torch.uint8)
-    student, sdm, once, joined = (
-        load_method(name, weights_in(checkpoints)).start(blur, spike)
-        for name in ("ldn", "sdm_tfi", "ldn_once_motion", "ldn_motion")
-    )
-    expected = JoinedOnce(blur[0], lambda t: student(t)[0], lambda t: sdm(t)[0], EXPOSURE, spike[0])([68, 20])
-    torch.testing.assert_close(once([68, 20])[0], expected, rtol=0, atol=1e-5)
-    assert not torch.allclose(once([20]), joined([20]), atol=1e-3)
-    small = blur[..., :48], spike[..., :12]  # with nothing to hold on to, the student is asked for each
-    alone, once = (load_method(name, weights_in(checkpoints)).start(*small) for name in ("ldn", "ldn_once_motion"))
-    torch.testing.assert_close(once([20, 60]), alone([20, 60]), rtol=0, atol=1e-5)
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ image, warped, with the light that the spike camera saw (:class:`Watched`).
 Flows are float32 ``(1, 2, H/4, W/4)``, (right, down) in pixels of the whole image, on the grid of the spikes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -100,16 +100,22 @@ def warp(image: torch.Tensor, moved: torch.Tensor, mode: str = "bilinear") -> to
     Returns:
         ``(1, C, H, W)``; beyond the border, the border's pixels.
     """
+    if image.device.type != "cpu":
+        return sampled(image, moved, mode)
+    height, width = image.shape[-2:]  # OpenCV is several times as quick
+    at = cv2.resize(moved[0].permute(1, 2, 0).numpy(), (width, height), interpolation=cv2.INTER_NEAREST)
+    at[..., 0] += np.arange(width, dtype=np.float32)
+    at[..., 1] += np.arange(height, dtype=np.float32)[:, None]
+    how = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[mode]
+    seen = torch.empty_like(image, memory_format=torch.contiguous_format)
+    for plane, result in zip(image[0].numpy(), seen[0].numpy(), strict=True):
+        cv2.remap(plane, at, None, how, result, cv2.BORDER_REPLICATE)
+    return seen
+
+
+def sampled(image: torch.Tensor, moved: torch.Tensor, mode: str = "bilinear") -> torch.Tensor:
+    """:func:`warp` on a GPU."""
     height, width = image.shape[-2:]
-    if image.device.type == "cpu":  # OpenCV is several times as quick
-        at = cv2.resize(moved[0].permute(1, 2, 0).numpy(), (width, height), interpolation=cv2.INTER_NEAREST)
-        at[..., 0] += np.arange(width, dtype=np.float32)
-        at[..., 1] += np.arange(height, dtype=np.float32)[:, None]
-        how = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[mode]
-        seen = torch.empty_like(image, memory_format=torch.contiguous_format)
-        for plane, result in zip(image[0].numpy(), seen[0].numpy(), strict=True):
-            cv2.remap(plane, at, None, how, result, cv2.BORDER_REPLICATE)
-        return seen
     moved = F.interpolate(moved, (height, width))
     x, y = (torch.arange(side, device=image.device) for side in (width, height))
     grid = torch.stack([(2 * (moved[:, 0] + x) + 1) / width, (2 * (moved[:, 1] + y[:, None]) + 1) / height], dim=-1)
@@ -146,21 +152,21 @@ class Path:
         """
         strip, scale = torch.arange(start, min(start + self.strips.step, self.columns)), self.scale
         flows = self.flows[..., strip].permute(1, 3, 2, 0).flatten(1, 2)  # (2, pixels, keys)
-        begins = torch.meshgrid(strip, torch.arange(self.rows), indexing="ij")
+        begins = torch.meshgrid(scale * (strip + 1.0), scale * torch.arange(1.0, self.rows + 1), indexing="ij")
         found = []
         for flow, begin, side in zip(flows, begins, (self.columns, self.rows), strict=True):
             with torch.autocast("cpu", enabled=False):  # bfloat16 would be half a pixel off
-                at = torch.addmm(scale * begin.reshape(-1, 1).float(), flow, self.weights.T)
-            at = at.clamp_(-scale, scale * side)  # beyond, there are the border's pixels alone
-            whole = at.floor()
-            found.append((whole.add_(scale).int(), at.sub_(whole).add_(scale)))
+                at = torch.addmm(begin.reshape(-1, 1), flow, self.weights.T)  # (pixels, N)
+            at = at.clamp_(0, scale * (side + 1))  # beyond, there are the border's pixels alone
+            whole = at.int()
+            found.append((whole, at.sub_(whole)))
         (column, x), (row, y) = found
         high = scale * self.rows + scale + 2
-        first = column * high + row
-        left, right = (1 - x) / len(self.weights), x / len(self.weights)
-        places = torch.stack([first, first + 1, first + high, first + high + 1], dim=1)
-        shares = torch.stack([left * (1 - y), left * y, right * (1 - y), right * y], dim=1)
-        return places.flatten(1), shares.flatten(1)
+        first = column.mul_(high).add_(row)
+        right = x.div_(len(self.weights))
+        left, above = 1 / len(self.weights) - right, 1 - y
+        places = torch.cat([first, first + 1, first + high, first + high + 1], dim=1)
+        return places, torch.cat([left * above, left * y, right * above, right * y], dim=1)
 
     def blocks(self, image: torch.Tensor) -> torch.Tensor:
         """The table of an image: one row for each block, column by column, from one block before the border on."""

@@ -43,13 +43,14 @@ from codes.flow import (
 from codes.image import grey
 from codes.spike import EXPOSURE, evenly
 
-KEYS = 7
-"""Instants between which the motion is measured."""
+KEYS = {7: (0, 1, 2, 3, 4, 5, 6), 5: (0, 1, 3, 5, 6)}
+"""Of 7 instants, evenly over the exposure, those between which the motion is measured, by their number. A polynomial
+through few values wants them nearer to the ends."""
 COARSE, FINE = 5, 2
 """Conjugate gradient steps at half the size and at full size."""
 PRIOR, DOUBT = 0.01, 8 / 255
 """Weight of the student's image, where the photograph weighs 1, is (noise / DOUBT)² but at least PRIOR."""
-SPACING, FEWEST, MOST = 4.0, 9, 49
+SPACING, FEWEST, MOST = 6.0, 9, 33
 """Image pixels between two positions on the path of the fastest pixels, and how many positions there are."""
 SATURATED = 0.995
 """Photographs are not believed above: their light is cut off there."""
@@ -112,18 +113,20 @@ class Joined:
         frames: the student's frames, from M instants to ``(M, 3, H, W)`` in [0, 1].
         exposure: anything with ``start`` and ``stop``, frame indices.
         spike: the stream ``(T, H/4, W/4)``, zeros and ones or means of some; None: frames alone tell the motion.
+        keys: at how many instants the student is asked, 7 or 5 (:data:`KEYS`).
 
     Attributes:
         centre: the instant of :attr:`image`, the middle one of the keys.
         image: the sharp image there, ``(1, 3, H, W)``, not clipped.
     """
 
-    def __init__(self, blur: torch.Tensor, frames: Frames, exposure=EXPOSURE, spike: torch.Tensor | None = None):
+    def __init__(self, blur: torch.Tensor, frames: Frames, exposure=EXPOSURE, spike=None, keys: int = 7):
         if blur.device.type == "mps":  # which has no bicubic grid_sample
             blur, spike = blur.cpu(), None if spike is None else spike.cpu()
         self.blur, self.frames = blur[None].float().nan_to_num(), frames
         self.small = min(blur.shape[1:]) < SMALLEST
-        self.keys = evenly(exposure, min(KEYS, exposure.stop - exposure.start))
+        times = evenly(exposure, min(len(KEYS[7]), exposure.stop - exposure.start))
+        self.keys = tuple(times[index] for index in KEYS[keys]) if len(times) == len(KEYS[7]) else times
         self.centre = self.keys[len(self.keys) // 2]
         self.seen = {key: self._asked(key) for key in self.keys}
         self.quarter = quartered(self.seen[self.centre])
@@ -219,20 +222,19 @@ class Joined:
         )
         travelled = torch.hypot(*to_centre.diff(dim=0).unbind(dim=1)).sum(dim=0).flatten()
         fast = travelled[:: max(travelled.numel() // 100_000, 1)].quantile(0.95).item()
+        positions = min(max(int(fast / SPACING) + 2, FEWEST), MOST)
+        middles = (np.arange(positions) + 0.5) / positions  # of as many parts of the exposure
         first, last = self.keys[0], self.keys[-1]
+        weights = between(self.keys, (first - 0.5 + middles * (last - first + 1)).clip(first, last))
         # The least trust nearby, else what is wrong at an edge rings around it.
         trusted = -F.max_pool2d(-self._trusted(), 5, stride=1, padding=2)
         believed = enlarged(trusted) * (self.blur.amax(dim=1, keepdim=True) < SATURATED)
         prior = max((noise_of(self.blur) / DOUBT) ** 2, PRIOR)
 
         def change(blur, image, believed, steps):
-            share = blur.shape[-1] / self.blur.shape[-1]
-            positions = min(max(int(share * fast / SPACING) + 2, FEWEST), MOST)
-            middles = (np.arange(positions) + 0.5) / positions  # of as many parts of the exposure
-            times = first - 0.5 + middles * (last - first + 1)
-            weights = share * between(self.keys, times.clip(first, last))
+            scale = SCALE * blur.shape[-1] // self.blur.shape[-1]
             # The second is the adjoint, as far as flow and flow back agree and the motion does not stretch.
-            smear, gather = (Path(flows, weights, int(share * SCALE)) for flows in (to_centre, from_centre))
+            smear, gather = (Path(flows * (scale / SCALE), weights, scale) for flows in (to_centre, from_centre))
             return solved(blur - smear(image), believed, smear, gather, prior, steps)
 
         image = image + enlarged(change(*map(halved, (self.blur, image, believed)), COARSE), 2)

@@ -28,8 +28,9 @@ class RobustConfig(CropsConfig):
 
     base_folder: Path = option("SCENES", "scenes of scripts/make_scenes.py", group="official", recipe=False)
     save_folder: Path = option("exp/SDMNet", "where run folders are made", group="run", recipe=False)
+    student: Literal["sdmnet", "sdmnet_light"] = option("sdmnet", "which student", group="the student")
     init_path: Path | None = option(
-        None, "weights to start from, of SDMNet or an LDN with pyramid and gain", group="the student"
+        None, "weights to start from; of SDMNet also an LDN's, with pyramid and gain", group="the student"
     )
     inner: int = option(
         48,
@@ -54,6 +55,8 @@ class RobustConfig(CropsConfig):
         refuse_idle(self, "on scenes", "train_split", "clip_output", "skip_bad_samples")
         if self.test_mode:
             raise InputError("weights are evaluated by scripts/train_student.py --student sdmnet --test_mode")
+        if self.student != "sdmnet":
+            refuse_idle(self, f"with --student {self.student}", "inner")
         if not self.eval_folder:
             refuse_idle(self, "without --eval_folder", "data_type", "use_small", "vth", "cache")
 
@@ -67,17 +70,24 @@ def main(argv: list[str] | None = None) -> None:
 
     from codes.engine.run import Run
     from codes.engine.schedule import learning_rate
-    from codes.engine.weights import load_student
+    from codes.engine.weights import load_student, new_student, record_of
     from codes.making.draws import Draws
     from codes.model.sdmnet_model import SDMNet
     from codes.report.evaluation import Row, evaluate
     from codes.spike import EXPOSURE
     from codes.student import Sight
 
-    with Run(cfg, network_of("sdmnet").prefix) as run:
-        student = load_student(cfg.init_path) if cfg.init_path else SDMNet()
-        student = student if isinstance(student, SDMNet) else SDMNet().begin_as(student)
-        student = run.place(student.narrowed(cfg.inner))
+    record = network_of(cfg.student)
+    with Run(cfg, record.prefix) as run:
+        student = load_student(cfg.init_path) if cfg.init_path else new_student(cfg.student)
+        if cfg.student == "sdmnet":
+            student = student if isinstance(student, SDMNet) else SDMNet().begin_as(student)
+            student = student.narrowed(cfg.inner)
+        if record_of(student) != record:
+            raise InputError(
+                f"--init_path {cfg.init_path} holds {record_of(student).title}; give weights of {record.title}, or none"
+            )
+        student = run.place(student)
         sight = Sight.of(student)
 
         def rows(sample):
@@ -85,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
             blur, spike, sharp = sample["blur"], sample["spike"], sample.get("sharp")
             yield Row("Blur", blur, sharp, "blur")
             image = student(blur, sight(blur, spike, [EXPOSURE.centre]))[:, 0].clamp(0, 1)
-            yield Row("SDMNet", image, sharp, "deblur")
+            yield Row(record.title, image, sharp, "deblur")
 
         test_set = run.data("test", folder=cfg.eval_folder, use_sharp=True) if cfg.eval_folder else None
         scenes = Draws(cfg.base_folder, cfg.roi_size, cfg.instants, cfg.seed, cfg.without, sight=sight)

@@ -18,7 +18,7 @@ from codes.baselines import adapters
 from codes.dataset import SpikeData
 from codes.engine.transfer import Transfer
 from codes.fast import quicken
-from codes.flow import correction, mean_along, quartered, told, trust, with_slopes
+from codes.flow import Path, correction, quartered, told, trust, warp, with_slopes
 from codes.image import grey
 from codes.inference.methods import from_student
 from codes.inference.tiles import Tiled, decode_tiles
@@ -132,6 +132,7 @@ SETTINGS = [
     ("ldn", {"spike_input": "pyramid"}),
     ("ldn", {"spike_input": "pyramid", "gain": True}),
     ("sdmnet", {}),
+    ("sdmnet_light", {}),
     ("san", {}),
     ("san", {"gain": True}),
 ]
@@ -181,7 +182,8 @@ def test_the_parts_of_motion_that_never_wait():
     known = told(planes, 1.0, there)
     is_on_gpu(known, 1, 1, HEIGHT // 4, WIDTH // 4)
     is_on_gpu(trust(small, small, there, there, known), 1, 1, HEIGHT // 4, WIDTH // 4)
-    is_on_gpu(mean_along(frame, [there, there], "bicubic"), 1, 3, HEIGHT, WIDTH)
+    is_on_gpu(warp(frame, there, "bicubic"), 1, 3, HEIGHT, WIDTH)
+    is_on_gpu(Path(torch.cat([there, there]), torch.ones(3, 2) / 2, 4)(frame), 1, 3, HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize("kind", ["cascade", "plain", "stir"])

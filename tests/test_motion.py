@@ -14,6 +14,7 @@ from codes.flow import (
     flow,
     gap,
     quartered,
+    sampled,
     seen_by_spikes,
     shift,
     told,
@@ -132,6 +133,22 @@ def test_who_is_asked():
     between_keys = joined(range(20, 117, 3))
     assert len(asked) == 7 and between_keys.shape == (33, 3, HEIGHT, WIDTH)
     assert psnr(joined([12])[0], pan.truth(12)) > psnr(pan.frames([12])[0], pan.truth(12)) and asked[7:] == [12]
+
+
+def test_five_keys():
+    """Of the same seven instants; the motion tells the others."""
+    pan, asked = Pan(12), []
+
+    def frames(instants):
+        asked.extend(instants)
+        return pan.frames(instants)
+
+    joined = Joined(pan.blur, frames, pan, keys=5)
+    assert sorted(asked) == [20, 36, 68, 100, 116] and joined.centre == 68
+    for instant in (20, 52, 68, 60):
+        truth = pan.truth(instant)
+        assert psnr(joined([instant])[0], truth) > psnr(pan.frames([instant])[0], truth) + 2
+    assert Joined(pan.blur, pan.frames, slice(60, 66), keys=5).keys == (60, 61, 62, 63, 64, 65)  # all there are
 
 
 def test_what_lies_between_two_keys():
@@ -297,6 +314,16 @@ def test_warp_between_pixels_is_opencv_s():
     expected = cv2.remap(image, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     result = warp(tensor(image)[None], torch.from_numpy(moved).permute(2, 0, 1)[None])[0]
     np.testing.assert_allclose(result.numpy().transpose(1, 2, 0), expected, atol=0.02)  # OpenCV: 1/32 pixel
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_warp_on_a_gpu_is_the_same(mode):
+    image, random = tensor(picture(5))[None], rng("tests", 2)
+    moved = torch.from_numpy(random.normal(0, 4, (1, 2, HEIGHT // 4, WIDTH // 4))).float()
+    torch.testing.assert_close(sampled(image, moved, mode), warp(image, moved, mode), rtol=0, atol=0.02)
+    whole = (8 * moved).round() / 8
+    if mode == "bilinear":  # cubic weights are another formula
+        torch.testing.assert_close(sampled(image, whole), warp(image, whole), rtol=0, atol=1e-4)
 
 
 def stream_of(pan: Pan, vth: float = 1.0, right: float = 0.0) -> torch.Tensor:

@@ -100,7 +100,7 @@ REFUSED = {
     "scripts/train_student.py --student sdmnet --no-spike_gain": "no effect with --student sdmnet",
     "scripts/train_student.py --instants 8": "--instants is 8; it must be from 1 to 7",
     "scripts/train_student.py --student_spikes pyramids": "expected one of frames, pyramid",
-    "scripts/train_student.py --student edsr": "expected one of ldn, sdmnet, san",
+    "scripts/train_student.py --student edsr": "expected one of ldn, sdmnet, sdmnet_light, san",
     "scripts/train_student.py --test_mode": "--test_mode needs --student_path",
     "scripts/train_student.py --init_path nothing.pth": "no checkpoint at nothing.pth",
     "scripts/baselines/train_stir.py --roi_size 72": "multiples of 64",

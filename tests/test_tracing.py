@@ -19,6 +19,7 @@ SETTINGS = [
     ("ldn", {"gain": True}),
     ("ldn", {"spike_input": "pyramid", "gain": True}),
     ("sdmnet", {}),
+    ("sdmnet_light", {}),
     ("san", {"gain": True}),
     ("bsn", {}),
     ("edsr", {}),

@@ -134,16 +134,18 @@ def misfit(network: nn.Module, state: dict[str, torch.Tensor]) -> str:
 
 
 def looks_like(state: dict[str, torch.Tensor], role: str = "") -> Network | None:
-    """The record of the network whose keys these are, if any; ``role``: among those of this role."""
+    """The record of the network whose keys these are, or most of them; ``role``: among those of this role."""
+    best, found = 0.5, None
     for network in NETWORKS.values():
         if role and network.role != role:
             continue
         # Not on the meta device, where initialising makes PyTorch load its compiler first, which takes seconds.
         with torch.random.fork_rng(devices=[]):
             keys = network.load_class()().state_dict().keys()
-        if len(keys & state.keys()) > 0.5 * max(len(keys), len(state)):
-            return network
-    return None
+        alike = len(keys & state.keys()) / max(len(keys), len(state))
+        if alike > best:
+            best, found = alike, network
+    return found
 
 
 def save(content, path) -> None:

@@ -94,5 +94,7 @@ class Weights:
 
 
 def record_of(network: nn.Module) -> Network:
-    """The record of a network that was built."""
-    return next(record for record in NETWORKS.values() if isinstance(network, record.load_class()))
+    """The record of a network that was built: of its class, or of the class whose fast form that is."""
+    ancestors = type(network).__mro__
+    fitting = [record for record in NETWORKS.values() if record.load_class() in ancestors]
+    return min(fitting, key=lambda record: ancestors.index(record.load_class()))

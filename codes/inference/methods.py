@@ -23,7 +23,7 @@ from codes.errors import InputError
 from codes.flow import shift, warp
 from codes.image import grey
 from codes.inference.tiles import Tiled, decode_tiles
-from codes.model.registry import ALONG, joinable, students
+from codes.model.registry import ALONG, NETWORKS, joinable, students
 from codes.motion import Joined
 from codes.sdm import Enlarge, Teacher
 from codes.spike import EXPOSURE, Intervals, middle_tfi, mirrored, refuse_outside, tfp
@@ -207,10 +207,11 @@ def along_motion(name: str) -> Callable[..., Method]:
 
     def method(weights: Weights, device: torch.device, tile: int = 0) -> Method:
         alone = methods()[name](weights, device, tile)
+        keys = NETWORKS[name].keys if name in NETWORKS else 7
 
         def joined(image, stream, exposure):
             images = alone.start(image, stream, exposure)
-            return Joined(image[0], lambda instants: images(instants)[0], exposure, stream[0])
+            return Joined(image[0], lambda instants: images(instants)[0], exposure, stream[0], keys)
 
         def registered(image, stream, exposure):
             """The same where the two lie off one another: on the spikes' grid, and moved back."""

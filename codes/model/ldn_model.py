@@ -102,7 +102,7 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
     Where the last two are not the official ones, the state dict says so under the key ``spike_input``.
     """
 
-    def __init__(self, spike_dim: int = 21, spike_input: str = "frames", gain: bool = False):
+    def __init__(self, spike_dim: int = 21, spike_input: str = "frames", gain: bool = False, width: int = 64):
         super().__init__()
         if spike_input not in SPIKE_INPUTS:
             raise InputError(f"spike input '{spike_input}'; expected one of {', '.join(SPIKE_INPUTS)}")
@@ -111,17 +111,18 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
         self.spike_dim, self.kind, self.gain = spike_dim, spike_input, gain
         if spike_input != "frames" or gain:
             self.register_buffer("spike_input", torch.tensor([SPIKE_INPUTS.index(spike_input), int(gain)]))
-        self.blur_enc = encoder(3, 16, 5, 2)
-        self.blur_enc2 = encoder(16, 32, 5, 2)
-        self.spike_enc = encoder(spike_dim, 16, 3, 1)
-        self.spike_enc2 = encoder(16, 32, 3, 1)
-        self.resBlock1 = ResnetBlock(64)
-        self.resBlock2 = ResnetBlock(64)
-        self.ca = ChannelAttention(64)
+        half, quarter = width // 2, width // 4
+        self.blur_enc = encoder(3, quarter, 5, 2)
+        self.blur_enc2 = encoder(quarter, half, 5, 2)
+        self.spike_enc = encoder(spike_dim, quarter, 3, 1)
+        self.spike_enc2 = encoder(quarter, half, 3, 1)
+        self.resBlock1 = ResnetBlock(width)
+        self.resBlock2 = ResnetBlock(width)
+        self.ca = ChannelAttention(width)
         self.sa = SpatialAttention()
-        self.decoder1 = decoder(64, 32)
-        self.decoder2 = decoder(32, 16)
-        self.pred = nn.Conv2d(19, 3, 1)
+        self.decoder1 = decoder(width, half)
+        self.decoder2 = decoder(half, quarter)
+        self.pred = nn.Conv2d(3 + quarter, 3, 1)
 
     @staticmethod
     def settings(state: dict[str, torch.Tensor]) -> dict:
@@ -198,7 +199,11 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
         Returns:
             ``(B, 3, H, W)``, not clipped.
         """
+        x = self.decoder2(self.half(image, spike, weights))
+        return finish(self.pred(torch.cat([blur, x], dim=1)), slice(None))
+
+    def half(self, image: torch.Tensor, spike: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+        """:meth:`decode` up to half the image's size: ``(B, 32, H/2, W/2)``."""
         x = self.features(image, spike)
         x = self.sa(self.ca(x) if weights is None else x * weights)
-        x = self.decoder2(self.decoder1(self.resBlock2(self.resBlock1(x))))
-        return finish(self.pred(torch.cat([blur, x], dim=1)), slice(None))
+        return self.decoder1(self.resBlock2(self.resBlock1(x)))

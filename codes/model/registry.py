@@ -31,6 +31,7 @@ class Network:
         reach: how far the network sees, in spike pixels and rounded up; None: all of the image, which is then not
             computed in tiles.
         colour: order of the colours of its images; 'grey' has one channel.
+        keys: of a student, at how many instants it is asked where its frames are joined (:class:`codes.motion.Joined`).
     """
 
     key: str
@@ -41,6 +42,7 @@ class Network:
     flag: str
     reach: int | None = None
     colour: Literal["grey", "BGR", "RGB"] = "grey"
+    keys: int = 7
 
     @property
     def class_name(self) -> str:
@@ -103,6 +105,17 @@ NETWORKS: dict[str, Network] = {
             flag="sdmnet",
             reach=20,
             colour="BGR",
+        ),
+        Network(
+            key="sdmnet_light",
+            title="SDMNet light",
+            build="codes.model.sdmnet_model:SDMNetLight",
+            role="student",
+            files=("SDMNetLight_photo.pth",),
+            flag="sdmnet_light",
+            reach=20,
+            colour="BGR",
+            keys=5,
         ),
         Network(
             key="san",

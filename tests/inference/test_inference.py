@@ -19,7 +19,7 @@ from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
 from codes.model.registry import NETWORKS
-from codes.model.sdmnet_model import SDMNet
+from codes.model.sdmnet_model import SDMNet, SDMNetLight
 from codes.motion import Joined
 from codes.spike import EXPOSURE, evenly, mirrored, tfi, tfp_long, write_dat
 from scripts.deblur import DeblurConfig
@@ -74,7 +74,7 @@ def test_a_network_in_tiles_is_the_same(build, tiled, size, reach):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize(("key", "build"), [("ldn", Deblur_Net), ("sdmnet", SDMNet)])
+@pytest.mark.parametrize(("key", "build"), [("ldn", Deblur_Net), ("sdmnet", SDMNet), ("sdmnet_light", SDMNetLight)])
 def test_a_student_in_tiles_is_the_same_although_it_looks_at_the_whole(key, build):
     student = filled(build())
     blur, spike = rnd(2, 3, 200, 340), (rnd(2, 21, 50, 85) > 0.5).float()

@@ -54,7 +54,7 @@ def test_the_registry_imports_no_torch():
 
 
 def test_unknown_keys_name_the_known_ones():
-    with pytest.raises(InputError, match="student 'edsr'; expected one of ldn, sdmnet, san"):
+    with pytest.raises(InputError, match="student 'edsr'; expected one of ldn, sdmnet, sdmnet_light, san"):
         network_of("edsr", "student")
 
 

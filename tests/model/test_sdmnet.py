@@ -1,13 +1,15 @@
 """SDMNet: sizes, the pyramid in the form of the SDM by brute force, grey stays grey, one encoding for all instants."""
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from codes.engine.checkpoint import save
-from codes.engine.weights import load_student
+from codes.engine.weights import load_student, record_of
 from codes.errors import InputError
 from codes.model.ldn_model import Deblur_Net
-from codes.model.sdmnet_model import BRIGHT, DARK, WINDOWS, SDMNet
+from codes.model.sdmnet_model import BRIGHT, DARK, WINDOWS, SDMNet, SDMNetLight
 from codes.student import spike_pyramid
 from tests.conftest import filled, rnd
 
@@ -135,6 +137,33 @@ def test_narrower_it_keeps_what_counts(tmp_path):
         assert torch.equal(again(blur, spike), narrow(blur, spike))
     with pytest.raises(InputError, match="49 channels of the 48 inside"):
         narrow.narrowed(49)
+
+
+@torch.inference_mode()
+def test_the_light_one_is_the_sdm_at_half_the_size():
+    """sharp = blur * (1 + ratio) + light + gate * colour with outputs of 2x2 pixels each, brought between them."""
+    network, blur, spike = filled(SDMNetLight()), rnd(1, 3, 32, 48), rnd(1, 21, 8, 12)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 50_374
+    grey, _, features = network.encode(blur)
+    seen = network.seen(grey, spike, spike.amax(dim=(-2, -1)))
+    ratio, light, *colour = network.ldn.half(features, seen)[0].numpy()
+    _, gate, _ = SDMNet.encode(network, blur)
+    gate = cv2.resize(gate[0, 0].numpy(), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+    sharp = network(blur, spike)[0].numpy()
+    for index in range(3):
+        more = cv2.resize(light + gate * colour[index], None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+        part = blur[0, index].numpy() * (1 + cv2.resize(ratio, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR))
+        np.testing.assert_allclose(sharp[index], part + more, atol=1e-5)
+    pale = blur[:, :1].expand(-1, 3, -1, -1)
+    assert (network(pale, spike).diff(dim=1) == 0).all()  # grey stays grey
+    assert torch.equal(SDMNetLight()(blur, spike), blur)  # a training begins with the blurry image
+
+
+@pytest.mark.parametrize("build", [SDMNet, SDMNetLight])
+def test_a_file_is_told_from_its_relative_s(build, tmp_path):
+    save(filled(build()).state_dict(), tmp_path / "s.pth")
+    assert type(load_student(tmp_path / "s.pth")) is build
+    assert record_of(load_student(tmp_path / "s.pth")).class_name == build.__name__
 
 
 def test_sizes_that_do_not_fit_are_refused(network):

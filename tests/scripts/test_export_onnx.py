@@ -30,7 +30,7 @@ def test_windows_are_found_from_what_a_student_sees():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("key", ["ldn", "sdmnet"])
+@pytest.mark.parametrize("key", ["ldn", "sdmnet", "sdmnet_light"])
 def test_the_example_of_the_docs_deblurs(key, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime", reason="pip install -r requirements-export.txt")
     pytest.importorskip("onnxscript")
@@ -43,7 +43,7 @@ def test_the_example_of_the_docs_deblurs(key, tmp_path, monkeypatch):
     exec(example.replace("ldn.onnx", f"{key}.onnx"), scope)
     about = scope["about"]
     assert (about["network"], about["colour"], about["gain"], json.loads(about["exposure"])) == (
-        {"ldn": "LDN", "sdmnet": "SDMNet"}[key],
+        {"ldn": "LDN", "sdmnet": "SDMNet", "sdmnet_light": "SDMNet light"}[key],
         "BGR",
         "on",
         [20, 117],
@@ -61,7 +61,7 @@ def test_the_example_of_the_docs_deblurs(key, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("key", ["ldn", "sdmnet"])
+@pytest.mark.parametrize("key", ["ldn", "sdmnet", "sdmnet_light"])
 def test_a_student_is_exported_with_free_sides(key):
     """As in scripts/export_onnx.py, before ONNX: one program for every size, also where 4x4 cells do not fill it."""
     from torch.export import Dim

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from codes.engine.weights import load_student
-from codes.model.sdmnet_model import SDMNet
+from codes.model.sdmnet_model import SDMNet, SDMNetLight
 from tests.conftest import call, records, refused
 
 pytestmark = pytest.mark.slow
@@ -45,6 +45,14 @@ def test_it_learns_and_resumes(made, tmp_path):
     call(SCRIPT, *base, "--save_folder", tmp_path / "tuned", "--init_path", path, "--lr", 0, "--max_steps", 1)
     again = load_student(tmp_path / "tuned/test/ckpts/SDMNet_last.pth").state_dict()
     assert all(torch.equal(value, again[key]) for key, value in load_student(path).state_dict().items())
+
+    light = [*base, "--student", "sdmnet_light", "--save_folder", tmp_path / "light"]
+    assert "holds SDMNet; give weights of SDMNet light" in refused(SCRIPT, *light, "--init_path", path)
+    assert "--inner has no effect with --student sdmnet_light" in refused(SCRIPT, *light, "--inner", 32)
+    call(SCRIPT, *light, "--max_steps", 3)
+    path = tmp_path / "light/test/ckpts/SDMNetLight_last.pth"
+    assert isinstance(load_student(path), SDMNetLight) and losses(tmp_path / "light")[-1] < 1
+    call(SCRIPT, *light[:-1], tmp_path / "more", "--init_path", path, "--max_steps", 1)
 
 
 @pytest.mark.parametrize(

@@ -80,13 +80,14 @@ def main(argv: list[str] | None = None) -> None:
     record = network_of(cfg.student)
     with Run(cfg, record.prefix) as run:
         student = load_student(cfg.init_path) if cfg.init_path else new_student(cfg.student)
-        if cfg.student == "sdmnet":
-            student = student if isinstance(student, SDMNet) else SDMNet().begin_as(student)
-            student = student.narrowed(cfg.inner)
+        if cfg.student == "sdmnet" and not isinstance(student, SDMNet):
+            student = SDMNet().begin_as(student)
         if record_of(student) != record:
             raise InputError(
                 f"--init_path {cfg.init_path} holds {record_of(student).title}; give weights of {record.title}, or none"
             )
+        if cfg.student == "sdmnet":
+            student = student.narrowed(cfg.inner)
         student = run.place(student)
         sight = Sight.of(student)
 

@@ -53,6 +53,7 @@ def test_it_learns_and_resumes(made, tmp_path):
     path = tmp_path / "light/test/ckpts/SDMNetLight_last.pth"
     assert isinstance(load_student(path), SDMNetLight) and losses(tmp_path / "light")[-1] < 1
     call(SCRIPT, *light[:-1], tmp_path / "more", "--init_path", path, "--max_steps", 1)
+    assert "holds SDMNet light; give weights of SDMNet, or none" in refused(SCRIPT, *base, "--init_path", path)
 
 
 @pytest.mark.parametrize(

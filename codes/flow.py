@@ -34,9 +34,9 @@ OUTLIER = 2.0
 RARE, BRIGHT, FEWEST = 0.7, 0.97, 16
 """Pixels that fire in less than this share of frames and are darker than this tell how bright a spike is; so many of
 them at least."""
-NOTICED, FURTHEST, CERTAIN = 0.35, 3.0, 5.0
+NOTICED, FURTHEST, CERTAIN, SETTLED = 0.35, 3.0, 5.0, 0.005
 """Image pixels by which a photograph may lie off the spikes before it is moved, those beyond which more than a shift is
-wrong, and how many standard errors the distance must have."""
+wrong, how many standard errors the distance must have, and pixels of the last step to it."""
 
 
 AT_ONCE, KEPT = 2**18, 2**25
@@ -104,12 +104,15 @@ def warp(image: torch.Tensor, moved: torch.Tensor, mode: str = "bilinear") -> to
         return sampled(image, moved, mode)
     height, width = image.shape[-2:]  # OpenCV is several times as quick
     at = cv2.resize(moved[0].permute(1, 2, 0).numpy(), (width, height), interpolation=cv2.INTER_NEAREST)
-    at[..., 0] += np.arange(width, dtype=np.float32)
-    at[..., 1] += np.arange(height, dtype=np.float32)[:, None]
-    how = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[mode]
+    places = torch.from_numpy(at)  # adds with all threads
+    places[..., 0] += torch.arange(width)
+    places[..., 1] += torch.arange(height)[:, None]
+    how, maps = cv2.INTER_LINEAR, (at, None)
+    if mode == "bicubic":  # to 1/32 pixel, once for all planes
+        how, maps = cv2.INTER_CUBIC, cv2.convertMaps(at, None, cv2.CV_16SC2)
     seen = torch.empty_like(image, memory_format=torch.contiguous_format)
     for plane, result in zip(image[0].numpy(), seen[0].numpy(), strict=True):
-        cv2.remap(plane, at, None, how, result, cv2.BORDER_REPLICATE)
+        cv2.remap(plane, *maps, how, result, cv2.BORDER_REPLICATE)
     return seen
 
 
@@ -142,31 +145,47 @@ class Path:
         self.strips = range(0, self.columns, max(1, AT_ONCE // places))
         self.kept = []
         if flows.device.type == "cpu" and places * self.columns <= KEPT:
-            self.kept = [tuple(map(torch.cat, zip(*map(self.places, self.strips), strict=True)))]
+            self.kept = [self.places(range(self.columns))]
 
-    def places(self, start: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of a strip of the flows' columns: rows of the table (:meth:`blocks`), and their weights.
+    def places(self, columns: range) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of some of the flows' columns: rows of the table (:meth:`blocks`), and their weights.
 
         Returns:
             int32 and float32 ``(pixels, 4 N)``, the pixels column by column.
         """
-        strip, scale = torch.arange(start, min(start + self.strips.step, self.columns)), self.scale
-        flows = self.flows[..., strip].permute(1, 3, 2, 0).flatten(1, 2)  # (2, pixels, keys)
-        begins = torch.meshgrid(scale * (strip + 1.0), scale * torch.arange(1.0, self.rows + 1), indexing="ij")
-        found = []
+        count, high = len(self.weights), self.scale * self.rows + self.scale + 2
+        places = torch.empty(len(columns) * self.rows, 4, count, dtype=torch.int32)
+        shares = torch.empty(places.shape)
+        for strip in range(0, len(columns), self.strips.step):
+            part = columns[strip : strip + self.strips.step]
+            (column, x), (row, y) = self.positions(part)
+            to = slice(strip * self.rows, (strip + len(part)) * self.rows)
+            first, right, above = column.mul_(high).add_(row), x.div_(count), 1 - y
+            left = 1 / count - right
+            for corner, (step, across, down) in enumerate(
+                ((0, left, above), (1, left, y), (high, right, above), (high + 1, right, y))
+            ):
+                torch.add(first, step, out=places[to, corner])
+                torch.mul(across, down, out=shares[to, corner])
+        return places.flatten(1), shares.flatten(1)
+
+    def positions(self, columns: range) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Where the blocks begin that a strip's pixels are means of, to the right and down.
+
+        Returns:
+            Of each, int32 and float32 ``(pixels, N)``: whole pixels of the table, and what is left.
+        """
+        scale, found = self.scale, []
+        flows = self.flows[..., columns.start : columns.stop].permute(1, 3, 2, 0).flatten(1, 2)  # (2, pixels, keys)
+        right, down = (scale * torch.arange(part.start + 1.0, part.stop + 1) for part in (columns, range(self.rows)))
+        begins = torch.meshgrid(right, down, indexing="ij")
         for flow, begin, side in zip(flows, begins, (self.columns, self.rows), strict=True):
             with torch.autocast("cpu", enabled=False):  # bfloat16 would be half a pixel off
-                at = torch.addmm(begin.reshape(-1, 1), flow, self.weights.T)  # (pixels, N)
+                at = torch.addmm(begin.reshape(-1, 1), flow, self.weights.T)
             at = at.clamp_(0, scale * (side + 1))  # beyond, there are the border's pixels alone
-            whole = at.int()
-            found.append((whole, at.sub_(whole)))
-        (column, x), (row, y) = found
-        high = scale * self.rows + scale + 2
-        first = column.mul_(high).add_(row)
-        right = x.div_(len(self.weights))
-        left, above = 1 / len(self.weights) - right, 1 - y
-        places = torch.cat([first, first + 1, first + high, first + high + 1], dim=1)
-        return places, torch.cat([left * above, left * y, right * above, right * y], dim=1)
+            whole = at.floor()
+            found.append((whole.int(), at.sub_(whole)))
+        return found
 
     def blocks(self, image: torch.Tensor) -> torch.Tensor:
         """The table of an image: one row for each block, column by column, from one block before the border on."""
@@ -183,7 +202,8 @@ class Path:
             moved = (interpolated(self.flows, weights[None]) for weights in self.weights)
             return sum(warp(image, flow) for flow in moved) / len(self.weights)
         blocks, scale = self.blocks(image), self.scale
-        parts = self.kept or map(self.places, self.strips)
+        strips = (range(start, min(start + self.strips.step, self.columns)) for start in self.strips)
+        parts = self.kept or map(self.places, strips)
         means = [F.embedding_bag(places, blocks, mode="sum", per_sample_weights=shares) for places, shares in parts]
         pixels = torch.cat(means) if len(means) > 1 else means[0]
         pixels = pixels.view(self.columns, self.rows, scale, -1, scale).permute(3, 1, 2, 0, 4)
@@ -421,6 +441,8 @@ def shift(blur: torch.Tensor, spike: torch.Tensor, exposure) -> torch.Tensor | N
         matrix = slopes @ slopes.T
         step = torch.linalg.pinv(matrix) @ (slopes @ apart)
         found = found + step.view(1, 2, 1, 1).to(found)
+        if step.abs().max() < SETTLED:
+            break
     error = (torch.linalg.pinv(matrix).diagonal().sum() * apart.square().mean()).sqrt()
     distance = torch.hypot(*found.flatten())
-    return found if max(NOTICED, CERTAIN * error) < distance < FURTHEST and step.abs().max() < 0.05 else None
+    return found if max(NOTICED, CERTAIN * error) < distance < FURTHEST and step.abs().max() < 10 * SETTLED else None

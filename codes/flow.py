@@ -58,8 +58,8 @@ def nearby(image: torch.Tensor, side: int) -> torch.Tensor:
     """Means of ``side`` x ``side`` pixels around each of ``(1, C, h, w)``; beyond the border, the border's pixels."""
     height, width = image.shape[-2:]
     padded = F.pad(image, (side // 2,) * 4, mode="replicate")  # sums of slices are several times as quick as avg_pool2d
-    rows = sum(padded[..., i : i + height, :] for i in range(side))
-    return sum(rows[..., i : i + width] for i in range(side)) / side**2
+    rows = sum((padded[..., i : i + height, :] for i in range(1, side)), padded[..., :height, :])
+    return sum((rows[..., i : i + width] for i in range(1, side)), rows[..., :width]) / side**2
 
 
 def enlarged(image: torch.Tensor, times: int = SCALE) -> torch.Tensor:
@@ -200,7 +200,7 @@ class Path:
         """``(1, C, scale h, scale w)`` to the same."""
         if image.device.type != "cpu":
             moved = (interpolated(self.flows, weights[None]) for weights in self.weights)
-            return sum(warp(image, flow) for flow in moved) / len(self.weights)
+            return sum((warp(image, flow) for flow in moved), torch.zeros_like(image)) / len(self.weights)
         blocks, scale = self.blocks(image), self.scale
         strips = (range(start, min(start + self.strips.step, self.columns)) for start in self.strips)
         parts = self.kept or map(self.places, strips)

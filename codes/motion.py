@@ -238,6 +238,6 @@ class Joined:
             smear, gather = (Path(flows * (scale / SCALE), weights, scale) for flows in (to_centre, from_centre))
             return solved(blur - smear(image), believed, smear, gather, prior, steps)
 
-        image = image + enlarged(change(*map(halved, (self.blur, image, believed)), COARSE), 2)
+        image = image + enlarged(change(halved(self.blur), halved(image), halved(believed), COARSE), 2)
         light, light_image = (x.mean(dim=1, keepdim=True) for x in (self.blur, image))
         return image + change(light, light_image, believed, FINE)

@@ -40,7 +40,7 @@ class Deblur_Net(ldn_model.Deblur_Net):  # noqa: N801 (the official name)
         finish: ldn_model.Finish = ldn_model.unchanged,
     ) -> torch.Tensor:
         """As the plain form."""
-        x = self.half(image, spike, weights)
+        x = self.trunk(image, spike, weights)
         height = x.shape[-2]
         step = pieces(x, 64 * len(x) * x.shape[-1], height)
         if step == height:

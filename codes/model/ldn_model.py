@@ -199,10 +199,10 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
         Returns:
             ``(B, 3, H, W)``, not clipped.
         """
-        x = self.decoder2(self.half(image, spike, weights))
+        x = self.decoder2(self.trunk(image, spike, weights))
         return finish(self.pred(torch.cat([blur, x], dim=1)), slice(None))
 
-    def half(self, image: torch.Tensor, spike: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    def trunk(self, image: torch.Tensor, spike: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
         """:meth:`decode` up to half the image's size: ``(B, 32, H/2, W/2)``."""
         x = self.features(image, spike)
         x = self.sa(self.ca(x) if weights is None else x * weights)

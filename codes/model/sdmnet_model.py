@@ -260,7 +260,8 @@ class SDMNetLight(SDMNet):
         super().__init__(spike_input)
         self.ldn = Deblur_Net(self.ldn.spike_dim, width=32)
         self.ldn.decoder1 = nn.Sequential(zeros(nn.Conv2d(32, 4 * 5, 3, padding=1)), nn.PixelShuffle(2))
-        self.ldn.decoder2 = self.ldn.pred = nn.Identity()
+        for name in ("decoder2", "pred"):  # there is no other half
+            setattr(self.ldn, name, nn.Identity())
 
     @staticmethod
     def settings(state: dict[str, torch.Tensor]) -> dict:
@@ -276,7 +277,7 @@ class SDMNetLight(SDMNet):
         """As :meth:`SDMNet.decode`."""
         grey, gate, features = image
         seen = self.seen(grey, spike, spike.amax(dim=(-2, -1)) if brightest is None else brightest)
-        outputs = self.ldn.half(features, seen, weights).to(blur.dtype).contiguous()
+        outputs = self.ldn.trunk(features, seen, weights).to(blur.dtype).contiguous()
         ratio, light, colour = outputs.split((1, 1, 3), dim=1)
         outputs = torch.cat([ratio, torch.addcmul(light, gate.to(blur.dtype), colour)], dim=1)
         ratio, light = F.interpolate(outputs, scale_factor=2.0, mode="bilinear").split((1, 3), dim=1)

@@ -146,7 +146,7 @@ def test_the_light_one_is_the_sdm_at_half_the_size():
     assert sum(parameter.numel() for parameter in network.parameters()) == 50_374
     grey, _, features = network.encode(blur)
     seen = network.seen(grey, spike, spike.amax(dim=(-2, -1)))
-    ratio, light, *colour = network.ldn.half(features, seen)[0].numpy()
+    ratio, light, *colour = network.ldn.trunk(features, seen)[0].numpy()
     _, gate, _ = SDMNet.encode(network, blur)
     gate = cv2.resize(gate[0, 0].numpy(), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
     sharp = network(blur, spike)[0].numpy()

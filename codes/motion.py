@@ -164,8 +164,16 @@ class Joined:
         forth = trust(small, self.quarter, there, back, believed[0])
         return Joint(small, there, back, forth, trust(self.quarter, small, back, there, believed[1]))
 
+    def _told(self, instant: int, there: torch.Tensor) -> torch.Tensor:
+        """A flow to the centre, corrected by what the spikes say."""
+        light = self.watched.at(instant) if self.watched else None
+        if light is None:
+            return there
+        there = there + correction(self.slopes, there, light, self.watched.brightest)
+        return filled(there, told(self.slopes, self.watched.brightest, there))
+
     def _corrected(self, instant: int, joint: Joint) -> Joint:
-        """The same by what the spikes say."""
+        """How two images belong together, by what the spikes say."""
         light = self.watched.at(instant) if self.watched and instant != self.centre else None
         if light is None:
             return joint
@@ -194,15 +202,18 @@ class Joined:
         first, second = self.keys[after - 1], self.keys[after]
         share = (instant - first) / (second - first)
         flows = torch.cat([joint.there for joint in self.joints.values()])
-        there = interpolated(flows, between(self.keys, [instant]))
+        untold = interpolated(flows, between(self.keys, [instant]))
+        there = self._told(instant, untold)
         # By the two keys' flows alone, which need no other key to be right; to first order: they are read where the
         # pixel is now, not where it was.
         near = torch.lerp(self.joints[first].there, self.joints[second].there, share)
         own = [warp(self.seen[key], near - self.joints[key].there) for key in (first, second)]
-        return torch.lerp(*own, share), there, self._trusted()
+        # One bad flow spoils what is computed from all, which spikes mend.
+        trusted = torch.minimum(self.joints[first].trust, self.joints[second].trust)
+        return torch.lerp(*own, share), there, self._trusted() if there is untold else trusted
 
     def _trusted(self) -> torch.Tensor:
-        """``(1, 1, h, w)``: the least trust of all keys, since one bad flow spoils what is computed from all."""
+        """``(1, 1, h, w)``: the least trust of all keys."""
         return torch.stack([joint.trust for joint in self.joints.values()]).amin(dim=0)
 
     def _mean(self, frames: dict[int, torch.Tensor], mode: str = "bicubic") -> torch.Tensor:

@@ -151,6 +151,15 @@ def test_five_keys():
     assert Joined(pan.blur, pan.frames, slice(60, 66), keys=5).keys == (60, 61, 62, 63, 64, 65)  # all there are
 
 
+def test_spikes_tell_the_motion_between_keys():
+    """A camera that swings back has been elsewhere than a polynomial through five keys says."""
+    pan = Pan(24, swing=True)
+    without, found = (Joined(pan.blur, pan.frames, pan, spike, 5) for spike in (None, stream_of(pan)))
+    for instant in (44, 92):
+        truth = pan.truth(instant)
+        assert psnr(found([instant])[0], truth) > psnr(without([instant])[0], truth) + 0.3
+
+
 def test_what_lies_between_two_keys():
     """The two frames, each moved on by its share of the way."""
     pan = Pan(12)

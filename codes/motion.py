@@ -80,10 +80,20 @@ def noise_of(image: torch.Tensor) -> float:
     return max(finest(image), finest(F.avg_pool2d(image, 2)))
 
 
-def solved(seen: torch.Tensor, weight: torch.Tensor, smear: Linear, gather: Linear, prior: float, steps: int):
+def solved(
+    seen: torch.Tensor, weight: torch.Tensor, smear: Linear, gather: Linear, prior: float, steps: int
+) -> torch.Tensor:
     """``x`` for which ``weight |seen - smear(x)|^2 + prior |x|^2`` is least, by conjugate gradients (CGLS).
 
-    ``gather`` is the adjoint of ``smear``; both are linear.
+    Args:
+        seen: ``(1, C, H, W)``.
+        weight: of its pixels, in [0, 1], to be broadcast.
+        smear, gather: linear, the second the adjoint of the first.
+        prior: of the second term.
+        steps: conjugate gradient steps.
+
+    Returns:
+        As ``seen``.
     """
     rest, found = seen, torch.zeros_like(seen)
     step = gather(weight * rest)

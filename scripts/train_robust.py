@@ -54,7 +54,7 @@ class RobustConfig(CropsConfig):
         super().__post_init__()
         refuse_idle(self, "on scenes", "train_split", "clip_output", "skip_bad_samples")
         if self.test_mode:
-            raise InputError("weights are evaluated by scripts/train_student.py --student sdmnet --test_mode")
+            raise InputError(f"weights are evaluated by scripts/train_student.py --student {self.student} --test_mode")
         if self.student != "sdmnet":
             refuse_idle(self, f"with --student {self.student}", "inner")
         if not self.eval_folder:

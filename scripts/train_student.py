@@ -55,8 +55,8 @@ class StudentConfig(CropsConfig):
         super().__post_init__()
         if self.student != "ldn":
             refuse_idle(self, f"with --student {self.student}", "student_spikes")
-        if self.student == "sdmnet":
-            refuse_idle(self, "with --student sdmnet, which always has it", "spike_gain")
+        if self.student in ("sdmnet", "sdmnet_light"):
+            refuse_idle(self, f"with --student {self.student}, which always has it", "spike_gain")
         if self.init_path:
             refuse_idle(self, "with --init_path, whose file decides it", "student_spikes", "spike_gain")
         if self.test_mode and not self.student_path:

@@ -98,6 +98,7 @@ REFUSED = {
     "scripts/train_student.py --epochs 3": "--epochs has no effect beside --max_steps",
     "scripts/train_student.py --student san --student_spikes frames": "no effect with --student san",
     "scripts/train_student.py --student sdmnet --no-spike_gain": "no effect with --student sdmnet",
+    "scripts/train_student.py --student sdmnet_light --no-spike_gain": "no effect with --student sdmnet_light",
     "scripts/train_student.py --instants 8": "--instants is 8; it must be from 1 to 7",
     "scripts/train_student.py --student_spikes pyramids": "expected one of frames, pyramid",
     "scripts/train_student.py --student edsr": "expected one of ldn, sdmnet, sdmnet_light, san",

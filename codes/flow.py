@@ -199,8 +199,7 @@ class Path:
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """``(1, C, scale h, scale w)`` to the same."""
         if image.device.type != "cpu":
-            moved = (interpolated(self.flows, weights[None]) for weights in self.weights)
-            return sum((warp(image, flow) for flow in moved), torch.zeros_like(image)) / len(self.weights)
+            return self.warped(image)
         blocks, scale = self.blocks(image), self.scale
         strips = (range(start, min(start + self.strips.step, self.columns)) for start in self.strips)
         parts = self.kept or map(self.places, strips)
@@ -208,6 +207,11 @@ class Path:
         pixels = torch.cat(means) if len(means) > 1 else means[0]
         pixels = pixels.view(self.columns, self.rows, scale, -1, scale).permute(3, 1, 2, 0, 4)
         return pixels.reshape(image.shape)
+
+    def warped(self, image: torch.Tensor) -> torch.Tensor:
+        """The same on a GPU: a warp to each position."""
+        moved = (interpolated(self.flows, weights[None]) for weights in self.weights)
+        return sum((warp(image, flow) for flow in moved), torch.zeros_like(image)) / len(self.weights)
 
 
 class Joint(NamedTuple):

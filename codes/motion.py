@@ -6,7 +6,7 @@ they make the photograph (as in S-SDM's reblur loss, with the frames traced back
     B = 1/N sum_t W_t S
 
 S is the sharp image at the centre of the exposure and W_t moves it to where the scene was at t. The student's frames
-and the spikes tell the motion (:mod:`codes.flow`, between 7 instants), and so the light that the motion has smeared
+and the spikes tell the motion (:mod:`codes.flow`, at 7 or 5 instants), and so the light that the motion has smeared
 over the photograph, at the photograph's resolution, can be brought back: a deconvolution along each pixel's own path
 (Tai, Tan and Brown, "Richardson-Lucy deblurring for scenes under a projective motion path", PAMI 2011), here by
 conjugate gradients from the mean of the student's frames along the motion. Nothing is trained, and no sharp image is
@@ -152,8 +152,8 @@ class Joined:
     def __call__(self, instants: Sequence[int]) -> torch.Tensor:
         """``(M, 3, H, W)``, clipped to [0, 1]."""
         result = self.image.new_empty(len(instants), *self.image.shape[1:])
-        for instant, frame in zip(instants, result.split(1), strict=True):
-            torch.clamp(self._frame(instant), 0, 1, out=frame)
+        for instant, frame in zip(instants, result, strict=True):
+            torch.clamp(self._frame(instant)[0], 0, 1, out=frame)
         return result
 
     def _asked(self, instant: int) -> torch.Tensor:
@@ -174,24 +174,21 @@ class Joined:
         forth = trust(small, self.quarter, there, back, believed[0])
         return Joint(small, there, back, forth, trust(self.quarter, small, back, there, believed[1]))
 
-    def _told(self, instant: int, there: torch.Tensor) -> torch.Tensor:
-        """A flow to the centre, corrected by what the spikes say."""
-        light = self.watched.at(instant) if self.watched else None
+    def _told(self, instant: int, there: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """A flow to the centre as spikes correct it, and where they can (:func:`told`); None: they say nothing."""
+        light = self.watched.at(instant) if self.watched and instant != self.centre else None
         if light is None:
-            return there
+            return None
         there = there + correction(self.slopes, there, light, self.watched.brightest)
-        return filled(there, told(self.slopes, self.watched.brightest, there))
+        return there, told(self.slopes, self.watched.brightest, there)
 
     def _corrected(self, instant: int, joint: Joint) -> Joint:
         """How two images belong together, by what the spikes say."""
-        light = self.watched.at(instant) if self.watched and instant != self.centre else None
-        if light is None:
+        if not (found := self._told(instant, joint.there)):
             return joint
-        planes, brightest = self.slopes, self.watched.brightest
-        change = correction(planes, joint.there, light, brightest)
-        there, back = joint.there + change, joint.back - warp(change, joint.back / SCALE)
-        seen = told(planes, brightest, there), self.known
-        return self._judged(joint.small, filled(there, seen[0]), filled(back, seen[1]), seen)
+        there, seen = found
+        back = joint.back - warp(there - joint.there, joint.back / SCALE)
+        return self._judged(joint.small, filled(there, seen), filled(back, self.known), (seen, self.known))
 
     def _frame(self, instant: int) -> torch.Tensor:
         if instant == self.centre:
@@ -212,15 +209,15 @@ class Joined:
         first, second = self.keys[after - 1], self.keys[after]
         share = (instant - first) / (second - first)
         flows = torch.cat([joint.there for joint in self.joints.values()])
-        untold = interpolated(flows, between(self.keys, [instant]))
-        there = self._told(instant, untold)
+        there, trusted = interpolated(flows, between(self.keys, [instant])), self._trusted()
         # By the two keys' flows alone, which need no other key to be right; to first order: they are read where the
         # pixel is now, not where it was.
         near = torch.lerp(self.joints[first].there, self.joints[second].there, share)
         own = [warp(self.seen[key], near - self.joints[key].there) for key in (first, second)]
-        # One bad flow spoils what is computed from all, which spikes mend.
-        trusted = torch.minimum(self.joints[first].trust, self.joints[second].trust)
-        return torch.lerp(*own, share), there, self._trusted() if there is untold else trusted
+        # One bad flow spoils what is computed from all: there spikes begin with the two keys' alone.
+        if found := self._told(instant, torch.lerp(near, there, trusted)):
+            there, trusted = filled(*found), torch.minimum(self.joints[first].trust, self.joints[second].trust)
+        return torch.lerp(*own, share), there, trusted
 
     def _trusted(self) -> torch.Tensor:
         """``(1, 1, h, w)``: the least trust of all keys."""

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from codes.engine.command import command  # noqa: E402
 from codes.engine.options import CropsConfig, option, parse_config, refuse_idle  # noqa: E402
 from codes.errors import InputError  # noqa: E402
-from codes.model.registry import network_of  # noqa: E402
+from codes.model.registry import STUDENT, network_of, robust  # noqa: E402
 
 Drawn = Literal["vth", "noise", "light", "dim", "ratio", "phase", "corners", "stretch", "settled", "grey"]
 
@@ -28,7 +28,7 @@ class RobustConfig(CropsConfig):
 
     base_folder: Path = option("SCENES", "scenes of scripts/make_scenes.py", group="official", recipe=False)
     save_folder: Path = option("exp/SDMNet", "where run folders are made", group="run", recipe=False)
-    student: Literal["sdmnet", "sdmnet_light"] = option("sdmnet", "which student", group="the student")
+    student: str = option(STUDENT, "which student", choices=tuple(robust()), group="the student")
     init_path: Path | None = option(
         None, "weights to start from; of SDMNet also an LDN's, with pyramid and gain", group="the student"
     )

@@ -55,7 +55,7 @@ class StudentConfig(CropsConfig):
         super().__post_init__()
         if self.student != "ldn":
             refuse_idle(self, f"with --student {self.student}", "student_spikes")
-        if self.student in ("sdmnet", "sdmnet_light"):
+        if network_of(self.student).robust:
             refuse_idle(self, f"with --student {self.student}, which always has it", "spike_gain")
         if self.init_path:
             refuse_idle(self, "with --init_path, whose file decides it", "student_spikes", "spike_gain")

@@ -132,6 +132,7 @@ def test_who_is_asked():
     assert sorted(asked) == [20, 36, 52, 68, 84, 100, 116]
     between_keys = joined(range(20, 117, 3))
     assert len(asked) == 7 and between_keys.shape == (33, 3, HEIGHT, WIDTH)
+    assert joined([]).shape == (0, 3, HEIGHT, WIDTH)
     assert psnr(joined([12])[0], pan.truth(12)) > psnr(pan.frames([12])[0], pan.truth(12)) and asked[7:] == [12]
 
 
@@ -169,9 +170,10 @@ def test_what_lies_between_two_keys():
     assert trusted.shape == (1, 1, HEIGHT // 4, WIDTH // 4)
 
 
-def test_a_key_that_is_wrong_spoils_no_frame_between_others():
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_key_that_is_wrong_spoils_no_frame_between_others(watched):
     """Something white passes in the frames of one key; elsewhere in time the student's frames stand."""
-    pan, middle = Pan(12), (slice(None), slice(32, 64), slice(40, 88))
+    pan, middle = Pan(12), (slice(None), slice(32, 96), slice(40, 136))
 
     def frames(instants):
         images = pan.frames(instants)
@@ -180,8 +182,9 @@ def test_a_key_that_is_wrong_spoils_no_frame_between_others():
                 image[middle] = 1
         return images
 
-    joined, inside = Joined(pan.blur, frames, pan), (slice(None), slice(36, 60), slice(44, 84))
-    for instant in (28, 76, 92):
+    joined = Joined(pan.blur, frames, pan, stream_of(pan) if watched else None)
+    inside = (slice(None), slice(36, 92), slice(44, 132))
+    for instant in (24, 28, 76, 92, 108):
         truth = pan.truth(instant)[inside]
         assert psnr(joined([instant])[0][inside], truth, 2) > psnr(pan.frames([instant])[0][inside], truth, 2) - 1
 
@@ -300,7 +303,8 @@ def test_mean_along_a_path_between_pixels():
         places = (2 * places + 1) / sizes - 1
         expected += torch.nn.functional.grid_sample(image, places[None], "bilinear", "border", align_corners=False) / 4
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(Path(flows, weights, 4)(image), expected, rtol=0, atol=1e-4)
+        for found in (Path(flows, weights, 4)(image), Path(flows, weights, 4).warped(image)):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 def test_conjugate_gradients():

@@ -95,6 +95,5 @@ class Weights:
 
 def record_of(network: nn.Module) -> Network:
     """The record of a network that was built: of its class, or of the class whose fast form that is."""
-    ancestors = type(network).__mro__
-    fitting = [record for record in NETWORKS.values() if record.load_class() in ancestors]
-    return min(fitting, key=lambda record: ancestors.index(record.load_class()))
+    records = {record.load_class(): record for record in NETWORKS.values()}
+    return next(records[ancestor] for ancestor in type(network).__mro__ if ancestor in records)

@@ -23,7 +23,7 @@ from codes.errors import InputError
 from codes.flow import shift, warp
 from codes.image import grey
 from codes.inference.tiles import Tiled, decode_tiles
-from codes.model.registry import ALONG, NETWORKS, joinable, students
+from codes.model.registry import ALONG, joinable, students
 from codes.motion import Joined
 from codes.sdm import Enlarge, Teacher
 from codes.spike import EXPOSURE, Intervals, middle_tfi, mirrored, refuse_outside, tfp
@@ -207,7 +207,7 @@ def along_motion(name: str) -> Callable[..., Method]:
 
     def method(weights: Weights, device: torch.device, tile: int = 0) -> Method:
         alone = methods()[name](weights, device, tile)
-        keys = NETWORKS[name].keys if name in NETWORKS else 7
+        keys = min((record_of(network).keys for network in alone.networks.values()), default=7)
 
         def joined(image, stream, exposure):
             images = alone.start(image, stream, exposure)
@@ -233,8 +233,8 @@ def along_motion(name: str) -> Callable[..., Method]:
                 if not frames:
                     pairs = zip(blur.split(1), spike.split(1), strict=True)
                     frames[:] = [registered(*pair, exposure) for pair in pairs]
-                images = [one(instants)[None] for one in frames]
-                return (torch.cat(images) if len(images) > 1 else images[0]).to(blur.device)
+                found = [one(instants)[None] for one in frames]
+                return (torch.cat(found) if len(found) > 1 else found[0]).to(blur.device)
 
             return images
 

@@ -98,6 +98,7 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
             the frames around the instant, or the whole stream in 21 windows: 'pyramid', or 'intervals'.
         gain: whether spikes are made as bright as the image first, so that one set of weights serves every firing
             threshold.
+        width: channels of the residual blocks.
 
     Where the last two are not the official ones, the state dict says so under the key ``spike_input``.
     """
@@ -171,11 +172,11 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
             )
 
     def encode(self, blur: torch.Tensor) -> torch.Tensor:
-        """The image's branch, the same for every instant: ``(B, 3, H, W)`` to ``(B, 32, H/4, W/4)``."""
+        """The image's branch, the same for every instant: ``(B, 3, H, W)`` to ``(B, width / 2, H/4, W/4)``."""
         return self.blur_enc2(self.blur_enc(blur))
 
     def features(self, image: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
-        """What :meth:`encode` returned, joined with the spikes' branch: ``(B, 64, H/4, W/4)``."""
+        """What :meth:`encode` returned, joined with the spikes' branch: ``(B, width, H/4, W/4)``."""
         events = self.spike_enc2(self.spike_enc(spike.to(image.dtype)))
         return torch.cat([image, events], dim=1)
 
@@ -193,7 +194,7 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
             blur: ``(B, 3, H, W)``.
             image: what :meth:`encode` made of it.
             spike: ``(B, spike_dim, H/4, W/4)``.
-            weights: of the channels, ``(B, 64, 1, 1)``: those of the whole image, where this is a tile of it.
+            weights: of the channels, ``(B, width, 1, 1)``: those of the whole image, where this is a tile of it.
             finish: what is done with the last layer's outputs, pixel by pixel.
 
         Returns:
@@ -203,7 +204,7 @@ class Deblur_Net(nn.Module):  # noqa: N801 (the official name)
         return finish(self.pred(torch.cat([blur, x], dim=1)), slice(None))
 
     def trunk(self, image: torch.Tensor, spike: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-        """:meth:`decode` up to half the image's size: ``(B, 32, H/2, W/2)``."""
+        """:meth:`decode` up to half the image's size: ``(B, width / 2, H/2, W/2)``."""
         x = self.features(image, spike)
         x = self.sa(self.ca(x) if weights is None else x * weights)
         return self.decoder1(self.resBlock2(self.resBlock1(x)))

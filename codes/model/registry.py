@@ -32,6 +32,7 @@ class Network:
             computed in tiles.
         colour: order of the colours of its images; 'grey' has one channel.
         keys: of a student, at how many instants it is asked where its frames are joined (:class:`codes.motion.Joined`).
+        robust: of a student, whether scripts/train_robust.py trains it; spikes are always made as bright as its image.
     """
 
     key: str
@@ -43,6 +44,7 @@ class Network:
     reach: int | None = None
     colour: Literal["grey", "BGR", "RGB"] = "grey"
     keys: int = 7
+    robust: bool = False
 
     @property
     def class_name(self) -> str:
@@ -105,6 +107,7 @@ NETWORKS: dict[str, Network] = {
             flag="sdmnet",
             reach=20,
             colour="BGR",
+            robust=True,
         ),
         Network(
             key="sdmnet_light",
@@ -116,6 +119,7 @@ NETWORKS: dict[str, Network] = {
             reach=20,
             colour="BGR",
             keys=5,
+            robust=True,
         ),
         Network(
             key="san",
@@ -159,6 +163,11 @@ ALONG = "_motion"
 def students() -> list[str]:
     """The keys of the students."""
     return [key for key, network in NETWORKS.items() if network.role == "student"]
+
+
+def robust() -> list[str]:
+    """The keys of the students that scripts/train_robust.py trains."""
+    return [key for key in students() if NETWORKS[key].robust]
 
 
 def joinable() -> list[str]:

@@ -204,7 +204,7 @@ class SDMNet(nn.Module):
             ``(B, 3, H, W)``, not clipped.
         """
         grey, gate, features = image
-        seen = self.seen(grey, spike, spike.amax(dim=(-2, -1)) if brightest is None else brightest)
+        seen = self.seen(grey, spike, brightest)
         gate = F.interpolate(gate, scale_factor=4.0, mode="bilinear").to(blur.dtype)
 
         def sharp(outputs: torch.Tensor, rows: slice) -> torch.Tensor:
@@ -214,19 +214,20 @@ class SDMNet(nn.Module):
 
         return self.ldn.decode(blur, features, seen, weights, sharp)
 
-    def seen(self, grey: torch.Tensor, spike: torch.Tensor, brightest: torch.Tensor) -> torch.Tensor:
+    def seen(self, grey: torch.Tensor, spike: torch.Tensor, brightest: torch.Tensor | None = None) -> torch.Tensor:
         """What the LDN is given of the spikes: the pyramid, and what the SDM makes of it.
 
         Args:
             grey: the image as the spike camera sees it, ``(B, 1, h, w)``.
             spike: the pyramid, ``(B, 21, h, w)``; windows outside the stream are 0 everywhere.
-            brightest: the brightest pixel of each window, ``(B, 21)``.
+            brightest: the brightest pixel of each window, ``(B, 21)``; None: of these.
 
         Returns:
             ``(B, 33, h, w)``: the pyramid (21); the light over growing spans around the instant (3: 7, 21 and 97
             frames); spans of 7, 21 and 51 frames against the longest, of 21 against the image, less 1 (4); whether the
             stream holds the outermost windows (4); the logarithm of the brightest pixel in the middle windows (1).
         """
+        brightest = spike.amax(dim=(-2, -1)) if brightest is None else brightest
         exact = torch.promote_types(spike.dtype, torch.float32)
         spike, grey, brightest = spike.to(exact), grey.to(exact), brightest.to(exact)
         held = (brightest > 0).to(exact)
@@ -268,6 +269,14 @@ class SDMNetLight(SDMNet):
         """As :meth:`SDMNet.settings`."""
         return {"spike_input": SDMNet.settings(state)["spike_input"]}
 
+    def begin_as(self, ldn: nn.Module) -> "SDMNet":
+        """Refused: an LDN has twice its channels."""
+        raise InputError("SDMNet light cannot begin as an LDN, which has twice its channels; take SDMNet")
+
+    def narrowed(self, inner: int) -> "SDMNet":
+        """Refused: it is narrow."""
+        raise InputError("SDMNet light is narrow already; take SDMNet")
+
     def encode(self, blur: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """As :meth:`SDMNet.encode`, the gate at half the image's size."""
         grey, gate, features = super().encode(blur)
@@ -276,7 +285,7 @@ class SDMNetLight(SDMNet):
     def decode(self, blur, image, spike, brightest=None, weights=None):
         """As :meth:`SDMNet.decode`."""
         grey, gate, features = image
-        seen = self.seen(grey, spike, spike.amax(dim=(-2, -1)) if brightest is None else brightest)
+        seen = self.seen(grey, spike, brightest)
         outputs = self.ldn.trunk(features, seen, weights).to(blur.dtype).contiguous()
         ratio, light, colour = outputs.split((1, 1, 3), dim=1)
         outputs = torch.cat([ratio, torch.addcmul(light, gate.to(blur.dtype), colour)], dim=1)

@@ -7,6 +7,7 @@ from codes.engine.checkpoint import load_weights, read, save
 from codes.model.bsn_model import BSN
 from codes.model.edsr_model import EDSR
 from codes.model.ldn_model import Deblur_Net
+from codes.model.registry import network_of
 
 NOISE = random.Random(0).randbytes(5000)
 
@@ -16,6 +17,14 @@ def test_another_network_is_named(tmp_path):
     words = r"a.pth does not fit BSN: it looks like the weights of EDSR; it lacks keys unet\S+ and \d+ more; [^\n]*$"
     with pytest.raises(ValueError, match=words):
         load_weights(BSN(), tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(("wanted", "given"), [("sdmnet_light", "sdmnet"), ("sdmnet", "sdmnet_light")])
+def test_a_relative_is_named(wanted, given, tmp_path):
+    wanted, given = network_of(wanted), network_of(given)
+    save(given.load_class()().state_dict(), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=f"it looks like the weights of {given.title};"):
+        load_weights(wanted.load_class()(), tmp_path / "a.pth")
 
 
 def test_other_shapes_and_keys_are_named(tmp_path):

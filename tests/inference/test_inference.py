@@ -1,6 +1,7 @@
 import re
 import shutil
 from dataclasses import replace
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from codes.engine.checkpoint import save
 from codes.engine.device import place
 from codes.engine.options import parse_config
 from codes.engine.weights import Weights
@@ -169,6 +171,17 @@ def test_joined_frames_are_those_of_the_student_joined(checkpoints):
     assert torch.equal(images([40])[:, 0], images([65, 40])[:, 1])  # one by one, as in a long sequence
     assert joined.title == "Student LDN, joined along the motion" and joined.parameters == alone.parameters
     assert (images([65]) - frames([65])).abs().max() > 0.01
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("build", "asked"), [(SDMNet, 7), (SDMNetLight, 5)])
+def test_how_often_a_student_is_asked_is_told_by_its_weights(build, asked, tmp_path):
+    """Whichever flag names the file."""
+    save(build().state_dict(), tmp_path / "s.pth")
+    method = load_method("sdmnet_light_motion", Weights(sdmnet_light=str(tmp_path / "s.pth")))
+    with patch.object(build, "decode", autospec=True, side_effect=build.decode) as decode:
+        method.start(rnd(1, 3, 64, 64), (rnd(1, 137, 16, 16) > 0.6).to(torch.uint8))([40])
+    assert decode.call_count == asked
 
 
 def test_a_photograph_that_lies_off_the_spikes_is_moved_there_and_back():

@@ -157,6 +157,10 @@ def test_the_light_one_is_the_sdm_at_half_the_size():
     pale = blur[:, :1].expand(-1, 3, -1, -1)
     assert (network(pale, spike).diff(dim=1) == 0).all()  # grey stays grey
     assert torch.equal(SDMNetLight()(blur, spike), blur)  # a training begins with the blurry image
+    with pytest.raises(InputError, match="narrow already"):
+        network.narrowed(32)
+    with pytest.raises(InputError, match="twice its channels"):
+        network.begin_as(Deblur_Net(spike_input="pyramid", gain=True))
 
 
 @pytest.mark.parametrize("build", [SDMNet, SDMNetLight])

@@ -108,12 +108,11 @@ def warp(image: torch.Tensor, moved: torch.Tensor, mode: str = "bilinear") -> to
     places[..., 0] += torch.arange(width)
     places[..., 1] += torch.arange(height)[:, None]
     how, maps = cv2.INTER_LINEAR, (at, None)
-    if mode == "bicubic":  # to 1/32 pixel, once for all planes
+    if mode == "bicubic":  # to 1/32 pixel
         how, maps = cv2.INTER_CUBIC, cv2.convertMaps(at, None, cv2.CV_16SC2)
-    seen = torch.empty_like(image, memory_format=torch.contiguous_format)
-    for plane, result in zip(image[0].numpy(), seen[0].numpy(), strict=True):
-        cv2.remap(plane, *maps, how, result, cv2.BORDER_REPLICATE)
-    return seen
+    pixels = image[0].permute(1, 2, 0).contiguous().numpy()  # all planes at once, which is quicker
+    seen = torch.from_numpy(cv2.remap(pixels, *maps, how, None, cv2.BORDER_REPLICATE))
+    return seen.view(1, height, width, -1).permute(0, 3, 1, 2).contiguous()
 
 
 def sampled(image: torch.Tensor, moved: torch.Tensor, mode: str = "bilinear") -> torch.Tensor:

@@ -258,7 +258,7 @@ def draw(panels: list[Panel], colours: dict[str, str] | None = None, markers: bo
                 axes.axvline(panel.mark, color=GREY, linestyle=":", linewidth=1)
             axes.set(**{f"{name}scale": "log" for name in panel.log})
             if panel.ticks is not None:
-                axes.set_xticks(list(panel.ticks), list(panel.ticks.values()))
+                axes.set_xticks(list(panel.ticks), list(panel.ticks.values()), fontsize=7)  # 0, 0.5 and 1 of 8 fit
                 axes.minorticks_off()
             elif "x" not in panel.log:
                 axes.set_xlim(left=0)

@@ -3,6 +3,7 @@
 Source: S-SDM (arXiv 2403.09486), section 4.1, with the constants of the official program.
 """
 
+import operator
 from dataclasses import dataclass
 
 from codes.errors import InputError
@@ -69,6 +70,26 @@ class ExposureWindow:
 
 EXPOSURE = ExposureWindow()
 """The window of every data set in the official layout."""
+
+
+def exposure_of(known) -> slice | str:
+    """An exposure however it is said: (20, 117), range(20, 117), a slice or '20:117'; 'auto' and 'auto:LENGTH' stay.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    try:
+        if isinstance(known, str):
+            return read_exposure(known)
+        if isinstance(known, slice | range):
+            if known.step not in (None, 1):
+                raise ValueError
+            known = known.start, known.stop
+        start, stop = known
+        return slice(operator.index(start), operator.index(stop))
+    except (TypeError, ValueError):
+        words = "expected (START, END), 'START:END', 'auto' or 'auto:LENGTH'"
+        raise InputError(f"exposure is {known!r}; {words}") from None
 
 
 def read_exposure(text: str) -> slice | str:

@@ -1,7 +1,7 @@
 """Adapt the student to one's own captures, in one command and without any sharp image.
 
     python scripts/adapt.py CAPTURES --out ADAPTED
-    python scripts/deblur.py --blur photos/ --spike streams/ --method sdmnet --sdmnet_path ADAPTED/SDMNet_adapted.pth
+    python scripts/deblur.py --blur photos/ --spike streams/ --sdmnet_path ADAPTED/SDMNet_adapted.pth
 
 CAPTURES holds photographs and streams of the same names, or blur_data/ and spike_data/ (a data set: its train split).
 They are checked and deblurred with the student; from photograph and spikes follow the sensor's threshold and noise, the

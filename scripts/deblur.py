@@ -125,7 +125,7 @@ class DeblurConfig:
     fps: int = option(12, "frames per second of the videos", low=1, group=MAKE)
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", group=HARDWARE)
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = option("fp32", "of the networks", group=HARDWARE)
-    tile: int = option(-1, "side of tiles; 0: whole images; -1: tiles above 6 MP", group=HARDWARE)
+    tile: int = option(-1, "side of tiles; 0: whole images; -1: tiles above 9 MP", group=HARDWARE)
 
     def __post_init__(self):
         if self.shard != WHOLE and (self.calibrate or not (self.base_folder or (self.spike and self.spike.is_dir()))):
@@ -283,6 +283,8 @@ def main() -> None:
         raise InputError("--window and --brightness are for spikes alone, without --blur")
     captures, reading = find_captures(cfg), reading_of(cfg)
     captures = captures[: cfg.limit or None]
+    if cfg.out.is_file():
+        raise InputError(f"--out {cfg.out} is a file; expected a folder")
     for name, *files in captures:
         if (cfg.out / name).resolve() in [Path(path).resolve().parent for path in files]:
             raise InputError(
@@ -297,7 +299,7 @@ def main() -> None:
         write_index(cfg, [name for name, *_ in captures])
         return
     known = cfg.exposure if isinstance(cfg.exposure, slice) else slice(EXPOSURE.start, EXPOSURE.stop)
-    if isinstance(cfg.exposure, slice) or "," in cfg.frames or not cfg.frames.isdecimal():
+    if isinstance(cfg.exposure, slice) or "," in cfg.frames or not cfg.frames.isdecimal() or not int(cfg.frames):
         chosen_instants(cfg.frames, known)  # refused before work begins
     paths = {f"{flag}_path": path for flag, path in weights_of(cfg).items()}
     deblurrer = Deblurrer(

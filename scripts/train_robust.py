@@ -41,6 +41,7 @@ class RobustConfig(CropsConfig):
     )
     instants: int = option(2, "instants of each scene and step, of the 7 known", low=1, high=7, group="the student")
     without: tuple[Drawn, ...] = option((), "what stays as in the paper, for trials", group="the student")
+    test_mode: bool = option(False, "not here: scripts/train_student.py evaluates", group="official", recipe=False)
     eval_folder: Path | None = option(
         None, "data set whose test split is evaluated (default: none)", group="the student", recipe=False
     )
@@ -54,7 +55,8 @@ class RobustConfig(CropsConfig):
         super().__post_init__()
         refuse_idle(self, "on scenes", "train_split", "clip_output", "skip_bad_samples")
         if self.test_mode:
-            raise InputError(f"weights are evaluated by scripts/train_student.py --student {self.student} --test_mode")
+            how = f"scripts/train_student.py --test_mode --student {self.student} --student_path FILE"
+            raise InputError(f"weights are evaluated by {how}")
         if self.student != "sdmnet":
             refuse_idle(self, f"with --student {self.student}", "inner")
         if not self.eval_folder:

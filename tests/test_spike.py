@@ -177,6 +177,8 @@ def test_tfi_by_hand():
         (b"<!DOCTYPE html><html>404</html>", "a web page"),
         (gzip.compress(bytes(6576), mtime=0), "packed with gzip: unpack it"),
         (np.random.default_rng(0).bytes(6576).replace(b"\n", b"\r\n"), "sent as text"),
+        (b"", "it is empty"),
+        (b"time,x,y\n0,1,2\n", "it is text"),
         (bytes(6575), "the file is truncated or its frames have another size"),
     ],
 )

@@ -10,6 +10,7 @@ frames. Afterwards all of it is undone.
 """
 
 from collections.abc import Iterator, Sequence
+from operator import index
 from typing import Any
 
 import cv2
@@ -189,7 +190,7 @@ class Deblurrer:
             sharp = np.nan_to_num(image.float().cpu().numpy().transpose(1, 2, 0))
             sharp = view.back(sharp, self.method.grey)[:height, :width].clip(0, 1)
             if palette:
-                sharp = palette.hold(sharp)
+                sharp = palette.hold(sharp).clip(0, 1)
             yield np.rint(capture.tone.coded(sharp).clip(0, 1) * 255).astype(np.uint8)
 
     def __call__(
@@ -211,5 +212,8 @@ class Deblurrer:
             OSError, ValueError: what is wrong with the capture.
         """
         capture = open_capture(blur, spike, reading, **known)
-        instants = evenly(capture.exposure, frames) if isinstance(frames, int) else frames
+        try:
+            instants = evenly(capture.exposure, frames) if isinstance(frames, int) else tuple(map(index, frames))
+        except TypeError:
+            raise InputError(f"frames is {frames!r}; expected how many, or which as a list of numbers") from None
         return np.stack(list(self.frames(capture, instants)))

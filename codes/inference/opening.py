@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from codes.errors import InputError
+from codes.exposure import exposure_of
 from codes.files import disguise
 from codes.image import grey
 from codes.inference import pixels, streams
@@ -45,8 +46,8 @@ class Reading:
 
     Args:
         layout: of the stream's file; its size None: found from the length and the photograph.
-        exposure: frames [start, stop); 'auto' or 'auto:LENGTH': found; None: the official window of streams of 137
-            frames, otherwise found.
+        exposure: frames [start, stop) as a slice (a pair, a range and '20:117' become one); 'auto' or 'auto:LENGTH':
+            found; None: the official window of streams of 137 frames, otherwise found.
         flip: 'none', 'vertical', 'horizontal' or 'both': how the stream must be turned over to lie as the photo does.
         crop: (top, left, height, width) of the spikes' field of view in image pixels; image and spikes are cut to it.
         tone: 'auto', 'linear', 'srgb' or 'gamma:G'.
@@ -58,7 +59,7 @@ class Reading:
     """
 
     layout: Layout = field(default_factory=Layout)
-    exposure: slice | str | None = None
+    exposure: slice | range | tuple[int, int] | str | None = None
     flip: str = "none"
     crop: tuple[int, int, int, int] | None = None
     tone: str = "auto"
@@ -81,8 +82,8 @@ class Reading:
             raise InputError(
                 f"align is '{self.align}'; expected 'auto', 'off' or a Registration (Camera.read(FILE).registration)"
             )
-        if isinstance(self.exposure, str):
-            _length_of(self.exposure)
+        if self.exposure is not None:
+            object.__setattr__(self, "exposure", exposure_of(self.exposure))
 
 
 OFFICIALLY = {"tone": "linear", "align": "off", "bad_pixels": False}
@@ -286,8 +287,10 @@ def fit(blur: np.ndarray, spike: np.ndarray, crop: tuple[int, int, int, int] | N
 
 
 def _photo(blur, reading: Reading) -> Photo:
-    if not isinstance(blur, np.ndarray):
+    if isinstance(blur, str | Path):
         return read_photo(blur, reading.bits, reading.exif)
+    if not isinstance(blur, np.ndarray):
+        raise InputError(f"the image is {type(blur).__name__}; expected a path or an array")
     if blur.ndim != 3 or blur.shape[2] != 3 or blur.dtype not in (np.uint8, np.uint16):
         raise InputError(f"the image is {blur.dtype} {blur.shape}; expected uint8 (or uint16) (H, W, 3), B,G,R")
     return Photo(blur) if blur.dtype == np.uint8 else deep_photo(blur, reading.bits)
@@ -298,6 +301,8 @@ def _stream(spike, photo: Photo, reading: Reading) -> tuple[np.ndarray, str]:
     layout, size = reading.layout, photo.pixels.shape[:2]
     if isinstance(spike, np.ndarray):
         return streams.unpacked(spike, layout), ""
+    if not isinstance(spike, str | Path):
+        raise InputError(f"the stream is {type(spike).__name__}; expected a path or an array")
     if layout.size is not None:
         return streams.read_stream(spike, layout), ""
     if Path(spike).suffix.lower() in streams.ARRAYS:
@@ -398,8 +403,8 @@ def _timed(capture: Capture, reading: Reading, spike) -> Capture:
     Raises:
         InputError: it cannot be told, and the official one does not apply.
     """
-    length = _length_of(reading.exposure) if isinstance(reading.exposure, str) else None
-    found = _searched(capture, reading, length)
+    length = int(reading.exposure[5:] or 0) if isinstance(reading.exposure, str) else 0  # of 'auto:LENGTH'
+    found = _searched(capture, reading, length or None)
     if found.sure:
         window = slice(found.start, found.stop)
         words = f"exposure: frames {window.start}:{window.stop}, each within {found.error:.1f}, {_fit_words(found)}"
@@ -528,11 +533,3 @@ def _words(capture: Capture, found: Alignment | None) -> str:
 
 def _fit_words(found: Timing) -> str:
     return f"which leave {max(100 * found.unexplained, 0):.2f} % of the photo unexplained"
-
-
-def _length_of(text: str) -> int | None:
-    """LENGTH of 'auto:LENGTH'; None of 'auto'."""
-    kind, colon, length = text.partition(":")
-    if kind != "auto" or (colon and not (length.isdecimal() and int(length) > 0)):
-        raise InputError(f"exposure is '{text}'; expected START:END, auto or auto:LENGTH")
-    return int(length) if colon else None

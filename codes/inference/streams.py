@@ -118,7 +118,7 @@ def unpacked(array: np.ndarray, layout: Layout, name: str = "the array") -> np.n
             )
         bits = np.unpackbits(array, axis=-1, bitorder=layout.bit_order)
         count = size[0] * size[1]
-        if array.ndim == 3 and bits.shape[1] == size[0] and bits.shape[2] >= size[1]:
+        if array.ndim == 3 and bits.shape[1] == size[0] and 0 <= bits.shape[2] - size[1] < 64:
             array = bits[:, :, : size[1]]
         elif array.ndim == 2 and bits.shape[1] >= count:
             array = bits[:, :count].reshape(len(bits), *size)
@@ -154,7 +154,7 @@ def layouts_that_fit(path, image: tuple[int, int] | None, layout: Layout) -> lis
         if len(shape) != 3 or layout.axes != "auto" or image is None:
             return [layout]
         fits = [
-            replace(layout, size=size, axes=axes)
+            replace(layout, axes=axes)
             for axes, size in (("thw", shape[1:]), ("hwt", shape[:2]))
             if _same_aspect(size, image)
         ]

@@ -374,7 +374,48 @@ def test_arrays_of_every_kind(tmp_path):
     with pytest.raises(InputError, match="no array that NumPy can read"):
         load_array(tmp_path / "bad.npz")
     (guess,) = layouts_that_fit(tmp_path / "hwt.npy", (96, 160), Layout())
-    assert (guess.size, guess.axes) == ((24, 40), "hwt")
+    assert guess == Layout(axes="hwt")
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout((24, 40))])
+def test_counts_are_no_bytes_of_eight_pixels(layout, tmp_path):
+    """Numbers of a pixel each that are not 0 and 1, whether the size is told or seen."""
+    counts = 3 * random_spikes((20, 24, 40))
+    np.save(tmp_path / "counts.npy", counts)
+    with pytest.raises(InputError, match="expected zeros and ones|no bytes of frames"):
+        open_capture(np.full((96, 160, 3), 90, np.uint8), tmp_path / "counts.npy", Reading(layout=layout))
+
+
+@pytest.mark.parametrize("said", [slice(16, 73), (16, 73), [16, 73], range(16, 73), "16:73", np.array([16, 73])])
+def test_an_exposure_is_understood_however_it_is_said(said):
+    assert Reading(exposure=said).exposure == slice(16, 73)
+
+
+@pytest.mark.parametrize(
+    "said", [16, "16", (16,), (16, 73, 2), range(16, 73, 2), (16.5, 73), "73:16", "auto:0", slice(5)]
+)
+def test_an_exposure_that_is_none_is_refused(said):
+    with pytest.raises(InputError, match=r"exposure is .*; expected \(START, END\)"):
+        Reading(exposure=said)
+
+
+def test_colours_that_are_held_back_below_black_are_black(monkeypatch):
+    photo, spike = np.full((64, 96, 3), 90, np.uint8), random_spikes((137, 16, 24))
+    monkeypatch.setattr(Palette, "hold", lambda palette, frame: frame - 2)
+    with np.errstate(invalid="raise"):
+        frames = Deblurrer("sdm21", device="cpu")(photo, spike, frames=1, tone="gamma:2.2", align="off", check=False)
+    assert (frames == 0).all()
+
+
+def test_what_is_no_photo_no_stream_and_no_instant_is_refused():
+    photo, spike = np.full((64, 96, 3), 90, np.uint8), random_spikes((137, 16, 24))
+    with pytest.raises(InputError, match="the image is NoneType; expected a path or an array"):
+        open_capture(None, spike)
+    with pytest.raises(InputError, match="the stream is list; expected a path or an array"):
+        open_capture(photo, [spike])
+    for frames in (2.5, "x", [20.5]):
+        with pytest.raises(InputError, match="expected how many, or which as a list"):
+            Deblurrer("sdm21")(photo, spike, frames=frames)
 
 
 def test_padded_rows_and_conversion_there_and_back(tmp_path):

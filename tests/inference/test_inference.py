@@ -364,6 +364,8 @@ def test_mistakes_in_one_line(pair, tmp_path):
     argv = ["scripts/deblur.py", "--blur", blur, "--spike", spike, "--out", tmp_path / "o", "--frames", 1]
     assert "not a whole number of 20x24 spike frames" in refused(*argv, "--spike_size", "20x24")
     assert "--frames is 'x'" in refused(*argv, "--frames", "x")
+    assert "0 instants" in refused(*argv[:-1], 0)
+    assert f"--out {blur} is a file; expected a folder" in refused(*argv, "--out", blur)
     assert "frame 68 is asked for more than once" in refused(*argv, "--frames", "68,20,68")
     assert "98 instants" in refused(*argv, "--exposure", "20:117", "--frames", 98)
     assert "--exposure is '30'; expected START:END" in refused(*argv, "--exposure", 30)

@@ -60,7 +60,7 @@ def test_it_learns_and_resumes(made, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--test_mode"], "train_student.py --student sdmnet"),
+        (["--test_mode"], "train_student.py --test_mode --student sdmnet --student_path"),
         (["--vth", 2], "--vth has no effect without --eval_folder"),
         (["--no-clip_output"], "--clip_output has no effect on scenes"),
         (["--roi_size", 136], "--roi_size is 136"),

@@ -7,7 +7,7 @@ r"""A sharp video from one blurry image and its spike stream.
 
 For each capture: the sharp frames as PNG, named by their spike frame; for more than one, sequence.mp4 and sequence.gif,
 and the same beside the input (beside.mp4); comparison.png with a magnified part; tfp.png, what the spikes alone show;
-index.html, a page to look at all that (and one of all captures).
+index.html, a page to look at all that (and one of all captures). Of spikes alone, pictures and videos.
 
 What is not told of an own capture is found and said in a line each: size of the spikes, flip, bit order, which frames
 are the exposure, tone curve, bits, bad pixels, and how spikes and photo lie on one another (docs/captures.md). It acts

@@ -103,10 +103,14 @@ def warp(image: torch.Tensor, moved: torch.Tensor, mode: str = "bilinear") -> to
     if image.device.type != "cpu":
         return sampled(image, moved, mode)
     height, width = image.shape[-2:]  # OpenCV is several times as quick
-    at = cv2.resize(moved[0].permute(1, 2, 0).numpy(), (width, height), interpolation=cv2.INTER_NEAREST)
-    places = torch.from_numpy(at)  # adds with all threads
-    places[..., 0] += torch.arange(width)
-    places[..., 1] += torch.arange(height)[:, None]
+    rows = moved.shape[2]
+    wide = cv2.resize(moved[0].permute(1, 2, 0).numpy(), (width, rows), interpolation=cv2.INTER_NEAREST)
+    strips = torch.from_numpy(wide)  # one row for all that share a path
+    strips[..., 0] += torch.arange(width)
+    strips[..., 1] += torch.arange(0, height, height // rows)[:, None]
+    further = torch.zeros(height // rows, width, 2)
+    further[..., 1] = torch.arange(height // rows)[:, None]
+    at = (strips[:, None] + further).view(height, width, 2).numpy()
     how, maps = cv2.INTER_LINEAR, (at, None)
     if mode == "bicubic":  # to 1/32 pixel
         how, maps = cv2.INTER_CUBIC, cv2.convertMaps(at, None, cv2.CV_16SC2)

@@ -18,6 +18,7 @@ there the photograph is not believed, and a frame is what the student made of it
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,15 +45,29 @@ from codes.flow import (
 from codes.image import grey
 from codes.spike import EXPOSURE, evenly
 
-KEYS = {7: (0, 1, 2, 3, 4, 5, 6), 5: (0, 1, 3, 5, 6)}
-"""Of 7 instants, evenly over the exposure, those between which the motion is measured, by their number. A polynomial
-through few values wants them nearer to the ends."""
-COARSE, FINE = 5, 2
-"""Conjugate gradient steps at half the size and at full size."""
+
+class Plan(NamedTuple):
+    """How thoroughly frames are joined.
+
+    ``keys``: of 7 instants, evenly over the exposure, those between which the motion is measured; a polynomial through
+    few values wants them nearer to the ends. ``coarse``, ``fine``: conjugate gradient steps at half the size and at
+    full size. ``spacing``, ``fewest``: image pixels between two positions on the path of the fastest pixels, and how
+    many positions there are at least.
+    """
+
+    keys: tuple[int, ...]
+    coarse: int
+    fine: int
+    spacing: float
+    fewest: int
+
+
+PLANS = {7: Plan((0, 1, 2, 3, 4, 5, 6), 5, 2, 6.0, 9), 5: Plan((0, 1, 3, 5, 6), 4, 2, 7.0, 7)}
+"""By the number of keys: a thorough one, and a quick one."""
+MOST = 33
+"""Positions on a path, however long it is."""
 PRIOR, DOUBT = 0.01, 8 / 255
 """Weight of the student's image, where the photograph weighs 1, is (noise / DOUBT)² but at least PRIOR."""
-SPACING, FEWEST, MOST = 6.0, 9, 33
-"""Image pixels between two positions on the path of the fastest pixels, and how many positions there are."""
 SATURATED = 0.995
 """Photographs are not believed above: their light is cut off there."""
 SMALLEST = 64
@@ -124,7 +139,7 @@ class Joined:
         frames: the student's frames, from M instants to ``(M, 3, H, W)`` in [0, 1].
         exposure: anything with ``start`` and ``stop``, frame indices.
         spike: the stream ``(T, H/4, W/4)``, zeros and ones or means of some; None: frames alone tell the motion.
-        keys: at how many instants the student is asked, 7 or 5 (:data:`KEYS`).
+        keys: at how many instants the student is asked, 7 or 5 (:data:`PLANS`).
 
     Attributes:
         centre: the instant of :attr:`image`, the middle one of the keys.
@@ -136,8 +151,8 @@ class Joined:
             blur, spike = blur.cpu(), None if spike is None else spike.cpu()
         self.blur, self.frames = blur[None].float().nan_to_num(), frames
         self.small = min(blur.shape[1:]) < SMALLEST
-        times = evenly(exposure, min(len(KEYS[7]), exposure.stop - exposure.start))
-        self.keys = tuple(times[index] for index in KEYS[keys]) if len(times) == len(KEYS[7]) else times
+        self.plan, times = PLANS[keys], evenly(exposure, min(7, exposure.stop - exposure.start))
+        self.keys = tuple(times[index] for index in self.plan.keys) if len(times) == 7 else times
         self.centre = self.keys[len(self.keys) // 2]
         self.seen = {key: self._asked(key) for key in self.keys}
         self.quarter = quartered(self.seen[self.centre])
@@ -147,7 +162,8 @@ class Joined:
             self.slopes = with_slopes(self._mean({key: grey(frame) for key, frame in self.seen.items()}, "bilinear"))
             self.known = told(self.slopes, self.watched.brightest)
             self.joints = {key: self._corrected(key, joint) for key, joint in self.joints.items()}
-        self.image = self._deconvolved(self._mean(self.seen))
+        image = self._deconvolved(self._mean(self.seen))
+        self.image = image.contiguous(memory_format=torch.channels_last)  # as warp wants it, once for all frames
 
     def __call__(self, instants: Sequence[int]) -> torch.Tensor:
         """``(M, 3, H, W)``, clipped to [0, 1]."""
@@ -241,7 +257,7 @@ class Joined:
         )
         travelled = torch.hypot(*to_centre.diff(dim=0).unbind(dim=1)).sum(dim=0).flatten()
         fast = travelled[:: max(travelled.numel() // 100_000, 1)].quantile(0.95).item()
-        positions = min(max(int(fast / SPACING) + 2, FEWEST), MOST)
+        positions = min(max(int(fast / self.plan.spacing) + 2, self.plan.fewest), MOST)
         middles = (np.arange(positions) + 0.5) / positions  # of as many parts of the exposure
         first, last = self.keys[0], self.keys[-1]
         weights = between(self.keys, (first - 0.5 + middles * (last - first + 1)).clip(first, last))
@@ -256,6 +272,6 @@ class Joined:
             smear, gather = (Path(flows * (scale / SCALE), weights, scale) for flows in (to_centre, from_centre))
             return solved(blur - smear(image), believed, smear, gather, prior, steps)
 
-        image = image + enlarged(change(halved(self.blur), halved(image), halved(believed), COARSE), 2)
+        image = image + enlarged(change(halved(self.blur), halved(image), halved(believed), self.plan.coarse), 2)
         light, light_image = (x.mean(dim=1, keepdim=True) for x in (self.blur, image))
-        return image + change(light, light_image, believed, FINE)
+        return image + change(light, light_image, believed, self.plan.fine)

@@ -186,12 +186,13 @@ class Progress:
             )
 
 
-def announcement(run, before) -> list[str]:
+def announcement(run, before, steps_per_batch: int = 1) -> list[str]:
     """What a run tells as it begins.
 
     Args:
         run: a :class:`codes.engine.run.Run`.
         before: the :class:`codes.engine.state.State` that it goes on from, or None.
+        steps_per_batch: optimiser steps that each batch serves for.
     """
     cfg, network, dataset, plan = run.cfg, run.network, run.feed.dataset, run.feed.plan
     count = sum(p.numel() for p in network.parameters() if p.requires_grad)
@@ -199,7 +200,8 @@ def announcement(run, before) -> list[str]:
     lines = [
         f"{type(network).__name__}: {count:,} parameters to train, {cfg.precision} on {describe(run.device)}",
         f"data: {dataset.folder}, {len(dataset)} samples, split '{cfg.train_split}'; batches of {batch}, "
-        f"crop {cfg.roi_size}, {plan.batches} batches per epoch",
+        f"crop {cfg.roi_size}, {plan.batches} batches per epoch"
+        + (f" of {steps_per_batch} steps each" if steps_per_batch > 1 else ""),
         f"output: {run.folder}; step {run.step_count} of {run.total}",
     ]
     if run.done:

@@ -91,7 +91,7 @@ class Run:
         self.identity = Identity.of(cfg, dataset, world)
         before = resume(self)
         self._saved, self.saved_step = time.monotonic(), self.step_count
-        for line in announcement(self, before):
+        for line in announcement(self, before, steps_per_batch):
             self.say(line)
         if self.done:
             return network

@@ -83,6 +83,7 @@ def test_ranks_equal_one_process_with_the_whole_batch(script, server, tiny, tmp_
     assert f"batches of {bs} on each of {ranks} ranks" in out
     out = succeed(server, 1, script, *options(script, tiny, tmp_path / "one", *more, "--bs", ranks * bs))
     assert "batches of 4, crop" in out
+    assert ("batches per epoch of 5 steps each" in out) == (script == "train_bsn.py")
 
     torch.manual_seed(42)
     start = NETWORKS[script]().state_dict()

@@ -85,6 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     from codes.model.registry import ALONG
     from codes.student import Sight
 
+    cfg = device.settled(cfg, device.choose_device(cfg.device))
     init = cfg.init_path or Weights().path("sdmnet")
     student = load_student(init)
     sight = Sight.of(student)

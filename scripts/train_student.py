@@ -49,7 +49,6 @@ class StudentConfig(CropsConfig):
     eval_every: int = option(
         0, "epochs between saved weights and their evaluation (0: only at the end)", low=0, group="run", recipe=False
     )
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] = option("bf16", "autocast precision", group="run")
 
     def __post_init__(self):
         super().__post_init__()

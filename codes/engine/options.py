@@ -168,6 +168,10 @@ class Config(Common):
     overwrite: bool = run(False, "start anew; the earlier run folder is kept under another name")
 
 
+AutoPrecision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+AUTO_PRECISION = "autocast precision; auto: bf16 where the device has instructions for it, else fp32"
+
+
 @dataclass(frozen=True)
 class CropsConfig(Config):
     """What the recipes on known sharp frames share: a number of steps on small crops."""
@@ -180,6 +184,7 @@ class CropsConfig(Config):
         "onecycle", "learning rate over time; onecycle and cosine end at 0 with the last step"
     )
     grad_clip: float = beyond(1.0, "largest gradient norm (0: no limit)", low=0)
+    precision: AutoPrecision = run("auto", AUTO_PRECISION, recipe=True)  # type: ignore[assignment]
 
     def __post_init__(self):
         refuse_idle(self, "beside --max_steps", "epochs")

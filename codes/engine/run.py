@@ -41,7 +41,8 @@ class Run:
     fused: bool | None = None  # of the optimiser: must be, where steps are read late
 
     def __init__(self, cfg, name: str):
-        self.cfg, self.device = cfg, distributed.local_device(cfg.device)
+        self.device = distributed.local_device(cfg.device)
+        self.cfg = cfg = device.settled(cfg, self.device)
         self.autocast()  # refuses what cannot be, before anything is written
         self.files = Folder(Path(cfg.save_folder) / cfg.exp_name, name)
         self.folder, self.logs = self.files.path, Log(self.files.path, cfg.log_every)
@@ -157,9 +158,8 @@ class Run:
         """Save weights and evaluate (``evaluation`` makes a report, or None) where it is due, always at the end."""
         due = self.finished or bool(self.cfg.eval_every) and self.epoch % self.cfg.eval_every == 0
         if due:
-            self._save_weights(self.epoch)
-            if self.finished:
-                self._save_weights("last")
+            for label in (self.epoch, "last") if self.finished else (self.epoch,):
+                self._save_weights(label)
             self.logs.evaluation(evaluation(), self.step_count, self.epoch)
             self._clock = time.monotonic()  # what is measured is training
         if self.batch == self.feed.plan.batches:

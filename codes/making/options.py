@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from codes.engine.options import Config, Size, option
+from codes.engine.options import AUTO_PRECISION, AutoPrecision, Config, Size, option
 from codes.engine.shard import WHOLE, Shard, shard_option
 from codes.errors import InputError
 from codes.exposure import EXPOSURE, SCALE, read_exposure
@@ -182,7 +182,7 @@ class AdaptConfig:
     bs: int = option(8, "scenes in a batch", low=1, group=TRAIN)
     roi_size: int = option(128, "side of the training crop in image pixels", low=16, high=132, group=TRAIN)
     seed: int = option(42, "of scenes and draws", low=0, group=TRAIN)
-    precision: Literal["fp32", "bf16", "fp16"] = option("bf16", "autocast precision", group=TRAIN)
+    precision: AutoPrecision = option("auto", AUTO_PRECISION, group=TRAIN)
     workers: int = option(-1, "loader processes (-1: one per core, at most 4)", low=-1, group=TRAIN)
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", group=TRAIN)
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from codes.engine.device import autocast, choose_device, compiled, describe, place
+from codes.engine.device import autocast, choose_device, compiled, describe, place, settled
+from codes.engine.options import CropsConfig
 
 
 def test_choices():
@@ -24,6 +25,18 @@ def test_precisions():
         autocast(torch.device("cpu"), "fp16")
     with pytest.raises(ValueError, match="tf32 needs an NVIDIA GPU, not cpu"):
         autocast(torch.device("cpu"), "tf32")
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_precision_that_suits_the_device(native, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    for kind in ("cpu", "cuda"):
+        found = settled(CropsConfig(precision="auto"), torch.device(kind))
+        assert found == CropsConfig(precision="bf16" if native else "fp32")
+        assert settled(CropsConfig(precision="fp16"), torch.device(kind)).precision == "fp16"
+    assert settled(CropsConfig(precision="auto"), torch.device("mps")).precision == "fp32"
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available")

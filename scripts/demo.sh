@@ -12,7 +12,7 @@ Usage: bash scripts/demo.sh [options]
 Makes a virtual environment (.venv) and a data set from real photographs, shows what the weights in model/ make of it,
 then trains BSN, EDSR, LDN and SDMNet from scratch for a small budget, evaluates all on other photographs, and prints one
 table.
-About 13 minutes on two CPU cores; a GPU is used where there is one. What is finished already is not done again.
+13 to 17 minutes on two CPU cores; a GPU is used where there is one. What is finished already is not done again.
 
   --folder DIR       where everything goes (default: $folder): GOPRO/ cache/ exp/ results/
   --photos DIR       your own photographs (default: the four of scikit-image)

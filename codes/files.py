@@ -76,6 +76,7 @@ DISGUISES = (
 """First bytes, in small letters, of what files often are instead of what their name says."""
 
 TEXT = bytes(range(32, 127)) + b"\t\n\r"
+"""The bytes of plain text."""
 
 
 def disguise(path, otherwise: str = "") -> str:
@@ -86,10 +87,8 @@ def disguise(path, otherwise: str = "") -> str:
     with open(path, "rb") as file:
         content = file.read(2**20)
     found = next((what for start, what in DISGUISES if content[:32].lower().startswith(start)), "")
-    if not content:
-        found = "empty"
-    elif not found and not content.translate(None, TEXT):
-        found = "text"
+    if not found and not content.translate(None, TEXT):
+        found = "text" if content else "empty"
     if not found and (lines := content.count(b"\n")) >= 8 and content.count(b"\r\n") == lines:
         found = "sent as text, for each byte 10 follows a 13: send it as binary"
     return f"; it is {found}" if found else otherwise

@@ -50,20 +50,21 @@ class Plan(NamedTuple):
     """How thoroughly frames are joined.
 
     ``keys``: of 7 instants, evenly over the exposure, those between which the motion is measured; a polynomial through
-    few values wants them nearer to the ends. ``coarse``, ``fine``: conjugate gradient steps at half the size and at
-    full size. ``spacing``, ``fewest``: image pixels between two positions on the path of the fastest pixels, and how
-    many positions there are at least.
+    few values wants them nearer to the ends. ``coarse``: conjugate gradient steps at half the size. ``spacing``,
+    ``fewest``: image pixels between two positions on the path of the fastest pixels, and how many positions there are
+    at least.
     """
 
     keys: tuple[int, ...]
     coarse: int
-    fine: int
     spacing: float
     fewest: int
 
 
-PLANS = {7: Plan((0, 1, 2, 3, 4, 5, 6), 5, 2, 6.0, 9), 5: Plan((0, 1, 3, 5, 6), 4, 2, 7.0, 7)}
+PLANS = {7: Plan((0, 1, 2, 3, 4, 5, 6), 5, 6.0, 9), 5: Plan((0, 1, 3, 5, 6), 4, 7.0, 7)}
 """By the number of keys: a thorough one, and a quick one."""
+FINE = 2
+"""Conjugate gradient steps at full size."""
 MOST = 33
 """Positions on a path, however long it is."""
 PRIOR, DOUBT = 0.01, 8 / 255
@@ -274,4 +275,4 @@ class Joined:
 
         image = image + enlarged(change(halved(self.blur), halved(image), halved(believed), self.plan.coarse), 2)
         light, light_image = (x.mean(dim=1, keepdim=True) for x in (self.blur, image))
-        return image + change(light, light_image, believed, self.plan.fine)
+        return image + change(light, light_image, believed, FINE)

@@ -128,6 +128,8 @@ class DeblurConfig:
     tile: int = option(-1, "side of tiles; 0: whole images; -1: tiles above 9 MP", group=HARDWARE)
 
     def __post_init__(self):
+        if self.out.is_file():
+            raise InputError(f"--out {self.out} is a file; expected a folder")
         if self.shard != WHOLE and (self.calibrate or not (self.base_folder or (self.spike and self.spike.is_dir()))):
             raise InputError("--shard shares out the captures of folders or of a data set, and has no effect without")
 
@@ -283,8 +285,6 @@ def main() -> None:
         raise InputError("--window and --brightness are for spikes alone, without --blur")
     captures, reading = find_captures(cfg), reading_of(cfg)
     captures = captures[: cfg.limit or None]
-    if cfg.out.is_file():
-        raise InputError(f"--out {cfg.out} is a file; expected a folder")
     for name, *files in captures:
         if (cfg.out / name).resolve() in [Path(path).resolve().parent for path in files]:
             raise InputError(

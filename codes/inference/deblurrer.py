@@ -213,7 +213,10 @@ class Deblurrer:
         """
         capture = open_capture(blur, spike, reading, **known)
         try:
-            instants = evenly(capture.exposure, frames) if isinstance(frames, int) else tuple(map(index, frames))
+            if isinstance(frames, int | np.integer):
+                instants = evenly(capture.exposure, int(frames))
+            else:
+                instants = tuple(map(index, frames))
         except TypeError:
             raise InputError(f"frames is {frames!r}; expected how many, or which as a list of numbers") from None
         return np.stack(list(self.frames(capture, instants)))

@@ -6,6 +6,7 @@ doubted aloud.
 """
 
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 
 import cv2
@@ -287,7 +288,7 @@ def fit(blur: np.ndarray, spike: np.ndarray, crop: tuple[int, int, int, int] | N
 
 
 def _photo(blur, reading: Reading) -> Photo:
-    if isinstance(blur, str | Path):
+    if isinstance(blur, str | PathLike):
         return read_photo(blur, reading.bits, reading.exif)
     if not isinstance(blur, np.ndarray):
         raise InputError(f"the image is {type(blur).__name__}; expected a path or an array")
@@ -301,7 +302,7 @@ def _stream(spike, photo: Photo, reading: Reading) -> tuple[np.ndarray, str]:
     layout, size = reading.layout, photo.pixels.shape[:2]
     if isinstance(spike, np.ndarray):
         return streams.unpacked(spike, layout), ""
-    if not isinstance(spike, str | Path):
+    if not isinstance(spike, str | PathLike):
         raise InputError(f"the stream is {type(spike).__name__}; expected a path or an array")
     if layout.size is not None:
         return streams.read_stream(spike, layout), ""

@@ -416,6 +416,7 @@ def test_what_is_no_photo_no_stream_and_no_instant_is_refused():
     for frames in (2.5, "x", [20.5]):
         with pytest.raises(InputError, match="expected how many, or which as a list"):
             Deblurrer("sdm21")(photo, spike, frames=frames)
+    assert len(Deblurrer("sdm21", device="cpu")(photo, spike, frames=np.int64(2), align="off", check=False)) == 2
 
 
 def test_padded_rows_and_conversion_there_and_back(tmp_path):
